@@ -1,5 +1,5 @@
-//! Memory: 10 GB from file to file, once for each framing, with the resident sizes looked at all
-//! the time; and lines as long as travel whole. The stream is trimmed as the writer acknowledges,
+//! Memory: the resident sizes while 10 GB pass from file to file, once for each framing, and while
+//! the longest lines that are not cut do. The stream is trimmed as the writer acknowledges,
 //! and the reader waits while it is long (`--max-backlog`), so Redis stays bounded, too.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]

@@ -105,7 +105,7 @@ impl Rounds {
         }
     }
 
-    /// Whether everything runs only once, to test it.
+    /// Whether each benchmark runs once only, as a test of the benchmark.
     #[must_use]
     pub const fn is_test(&self) -> bool {
         self.once

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+/// The file ID of an open file whose content has none yet: it was opened at the input's path.
+pub const UNNAMED: u64 = 0;
 /// How many neighbours are remembered at most.
 pub const NEIGHBOURS: usize = 64;
 
@@ -56,6 +58,9 @@ pub struct Sighting {
     /// Whether it changed between this scan and the previous one, at which it had a rotated name:
     /// the input itself changes, and an inode that is used again is another file.
     pub changing: bool,
+    /// Whether it is known to have been at the input's path, although no scan may have seen it
+    /// there: it was opened there, or found there before the source began.
+    pub was_input: bool,
     /// Its fingerprint.
     pub prints: Prefix,
     /// The hashes of the ranges that [`probes`] names, as far as the file reaches.
@@ -1161,18 +1166,24 @@ impl<'a> Identification<'a> {
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
         let was_input = || {
-            self.history.pending(file).is_some()
+            file.was_input
+                || self.history.pending(file).is_some()
                 || self.history.input.is_some_and(was_new)
                 || self.known.unknown.iter().any(|open| open.is(file))
         };
-        file.name_kind.is_rotated() || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) && was_input()
+        match file.name_kind {
+            NameKind::Input => false,
+            NameKind::Rotated(_) | NameKind::Compressed(_) => true,
+            NameKind::Backup => file.was_input,
+            NameKind::Unlinked | NameKind::Other => was_input(),
+        }
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
         // It was the input: a link there led to it, or it was renamed in an unusual way.
-        if matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
+        if file.was_input || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
         !self.is_neighbour(file)
@@ -1244,7 +1255,8 @@ impl<'a> Identification<'a> {
             || first.zip(file.created).is_some_and(|(first, created)| created <= first)
     }
 
-    /// Asks for what compressed files hold, when a content is missing that they may be a copy of.
+    /// Requests fingerprints of compressed files, if a content is missing and one of them may be
+    /// its copy.
     fn unpack(&mut self, moved: bool) {
         let is_missing = |content: &&Content| {
             let mut holders = self.out.holders.get(&content.file_id).into_iter().flatten();

@@ -32,7 +32,7 @@ impl NameKind {
 pub enum RotationOrder {
     /// The number in the name: larger is older.
     Index(u32),
-    /// The digits of the date in the name: larger is newer.
+    /// The digits of the date or time in the name: larger is newer.
     Date(String),
 }
 
@@ -43,7 +43,8 @@ pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 ///
 /// Rotation gives a file the full name of the input and a separator and a number of at most three
 /// digits, a date or a Unix time (`input.txt.1`, `input.txt-20261123`), or puts them before its
-/// extension (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
+/// extension (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot). multilog, s6-log
+/// and svlogd give a file `current` the time as its name (`@400000006a3c2b1f0a1b2c3d.s`).
 ///
 /// ```
 /// use delivery::rotated_names::{NameKind, RotationOrder, classify};
@@ -54,6 +55,9 @@ pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 /// assert_eq!(classify("app-2026-11-23.log", "app.log"), NameKind::Rotated(date));
 /// let milliseconds = RotationOrder::Date("1796067570535".into());
 /// assert_eq!(classify("app.log.1796067570535", "app.log"), NameKind::Rotated(milliseconds));
+/// let label = "400000006a3c2b1f0a1b2c3d";
+/// let tai64n = RotationOrder::Date(label.into());
+/// assert_eq!(classify(&format!("@{label}.s"), "current"), NameKind::Rotated(tai64n));
 /// assert_eq!(classify("app-2.log", "app.log"), NameKind::Other);
 /// ```
 #[must_use]
@@ -81,7 +85,25 @@ fn order(name: &str, input: &str) -> Option<RotationOrder> {
         let tag = name.strip_prefix(stem)?.strip_suffix(extension)?;
         tag.strip_prefix('.').and_then(index).or_else(|| tag.strip_prefix(['.', '-', '_']).and_then(date))
     };
-    behind().or_else(inside)
+    behind().or_else(inside).or_else(|| tai64n(name, input))
+}
+
+/// The beginning that the names of an input's rotated files have in common.
+#[must_use]
+pub fn prefix(input: &str) -> &str {
+    if input == TAI64N_INPUT {
+        return "@";
+    }
+    input.rfind('.').filter(|&dot| dot > 0).and_then(|dot| input.get(..dot)).unwrap_or(input)
+}
+
+/// The input whose rotated files have a TAI64N label as their name.
+pub(crate) const TAI64N_INPUT: &str = "current";
+
+fn tai64n(name: &str, input: &str) -> Option<RotationOrder> {
+    let (label, ending) = name.strip_prefix('@').filter(|_| input == TAI64N_INPUT)?.split_at_checked(24)?;
+    let is_label = label.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (is_label && ["", ".s", ".u"].contains(&ending)).then(|| RotationOrder::Date(label.to_owned()))
 }
 
 fn index(tag: &str) -> Option<RotationOrder> {

@@ -41,7 +41,7 @@ pub trait SourceFile {
         None
     }
 
-    /// Frees the memory that makes the next read faster: there will hardly be one.
+    /// Frees the memory that makes reading faster. Called when no more reads are expected.
     fn free_memory(&self) {}
 
     /// Whether the file is empty now.

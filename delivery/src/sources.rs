@@ -6,7 +6,7 @@
 
 use crate::files::Inode;
 use crate::manifest::{Generation, Manifest};
-use crate::rotated_names::{COMPRESSED, NameKind, classify};
+use crate::rotated_names::{COMPRESSED, NameKind, TAI64N_INPUT, classify};
 use crate::source_name::SourceName;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -281,6 +281,13 @@ impl Sources {
         owner.or_else(|| self.rotated(path, tree)).is_none_or(|owner| owner == source)
     }
 
+    /// Whether a file, which a source has open and has not read, was found for another one since.
+    #[must_use]
+    pub fn was_found_for_another(&self, source: usize, file: FileId) -> bool {
+        let known = || self.files.get(&file.inode.ino).into_iter().flatten().filter(|known| known.file == file);
+        known().next().is_some() && known().all(|known| known.source != source)
+    }
+
     /// Paths at which files of a source are, though their names do not tell.
     pub fn strays(&self, source: usize) -> impl Iterator<Item = &Path> {
         self.list.get(source).into_iter().flat_map(|source| source.strays.iter().map(PathBuf::as_path))
@@ -311,7 +318,8 @@ fn rotated_from(path: &Path) -> impl Iterator<Item = PathBuf> {
     let separators = plain.match_indices(['.', '-', '_']).map(|(at, _)| at);
     let stems = separators.filter_map(|at| plain.get(..at)).filter(|stem| !stem.is_empty());
     let bases = stems.flat_map(move |stem| [stem.to_owned(), format!("{stem}{extension}")]);
-    let bases = bases.chain(unpacked.map(str::to_owned)).filter(move |base| base != name);
+    let tai64n = name.starts_with('@').then(|| TAI64N_INPUT.to_owned());
+    let bases = bases.chain(unpacked.map(str::to_owned)).chain(tai64n).filter(move |base| base != name);
     let is_rotated =
         move |base: &String| matches!(classify(name, base), NameKind::Rotated(_) | NameKind::Compressed(_));
     bases.filter(is_rotated).map(|base| path.with_file_name(base))
@@ -412,6 +420,7 @@ mod tests {
             assert!(bases(path).contains(&PathBuf::from("/l/app.log")), "{path}: {:?}", bases(path));
         }
         assert_eq!(bases("/l/web.1"), [PathBuf::from("/l/web")]);
+        assert_eq!(bases("/l/@400000006a3c2b1f0a1b2c3d.s"), [PathBuf::from("/l/current")]);
         for path in ["/l/a.b.log.10", "/l/a.b.1.log"] {
             assert!(bases(path).contains(&PathBuf::from("/l/a.b.log")), "{path}");
         }
@@ -516,6 +525,22 @@ mod tests {
         world.put("a.log", 3, "new\n");
         assert_eq!(world.look(), [] as [&str; 0]);
         assert!(world.has_input("a.log") && !world.may_have("b.log", "a.log"));
+    }
+
+    #[test]
+    fn an_open_file_is_of_the_source_that_it_was_found_for() {
+        let mut world = World::default();
+        world.put("a.log", 1, "of a\n");
+        world.look();
+        world.read("a.log");
+        // It was at `a.log` for a moment.
+        world.put("b.log", 2, "of b\n");
+        world.look();
+        let file = |ino| FileId { inode: Inode { dev: 1, ino }, created: Some(5) };
+        let of_another = |source, ino| world.sources.was_found_for_another(source, file(ino));
+        assert!(of_another(0, 2) && !of_another(1, 2));
+        assert!(!of_another(0, 1) && of_another(1, 1));
+        assert!(!of_another(0, 3), "no source has it");
     }
 
     #[test]

@@ -170,6 +170,7 @@ impl World {
                 modified: file.modified,
                 created: (!self.without_created).then_some(file.created),
                 changing,
+                was_input: false,
                 prints,
                 hashes,
                 compared: BTreeMap::new(),

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delivery::files::{Content, Found, Identified, Inode, KnownContents, Relation, Siblings};
+use delivery::files::{Content, Current, Found, Identified, Inode, KnownContents, Relation, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
+use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, Stored};
+use delivery::producer::{
+    Change, Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored,
+};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -169,8 +172,16 @@ fn a_content_that_was_never_sent_here_is_as_long_as_others_have_read_it() {
 /// A folder in which the input was renamed twice: the first file holds what was sent, the second
 /// one nothing that is known, and nothing is at the input's path. A folder could not be listed. It
 /// remembers what was stored of the siblings.
-#[derive(Default)]
-struct Vacated(Rc<RefCell<Siblings>>);
+struct Vacated {
+    first: &'static [u8],
+    stored: Rc<RefCell<Siblings>>,
+}
+
+impl Vacated {
+    fn new(first: &'static [u8]) -> Self {
+        Self { first, stored: Rc::default() }
+    }
+}
 
 #[derive(Debug)]
 struct Bytes(&'static [u8], u64);
@@ -210,7 +221,7 @@ impl Directory for Vacated {
     }
 
     fn open(&mut self, key: usize) -> io::Result<Bytes> {
-        Ok(if key == 2 { Bytes(b"old\n", 2) } else { Bytes(b"new\n", 1) })
+        Ok(if key == 2 { Bytes(self.first, 2) } else { Bytes(b"new\n", 1) })
     }
 
     fn prints(&self, _: usize) -> Option<Fingerprint> {
@@ -226,15 +237,15 @@ impl Directory for Vacated {
     }
 
     fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
-        self.0.replace(manifest.siblings.clone());
+        self.stored.replace(manifest.siblings.clone());
         Ok(())
     }
 }
 
 #[test]
 fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
-    let folder = Vacated::default();
-    let stored = folder.0.clone();
+    let folder = Vacated::new(b"old\n");
+    let stored = folder.stored.clone();
     let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder);
     producer.step(Duration::ZERO).unwrap();
     let mut record = manifest(&[(10, 10)]);
@@ -250,7 +261,10 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
                 producer.checked(None, link, Some(0), None, now).unwrap();
             }
             Step::Wait(_) => now += Duration::from_millis(250),
-            Step::Clock => producer.clock(1000).unwrap(),
+            Step::Clock => {
+                assert_eq!(now, Duration::ZERO, "nobody writes to the first file any more");
+                producer.clock(1000).unwrap();
+            }
             Step::Record(_) => {
                 assert!(stored.borrow().missed, "what could not be listed is known if the process ends now");
                 return;
@@ -261,9 +275,18 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
     panic!("it stays at the first file");
 }
 
+#[test]
+fn a_file_that_was_written_again_between_the_scan_and_its_opening_is_not_sent() {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated::new(b"another\n"));
+    producer.step(Duration::ZERO).unwrap();
+    producer.observed(at_the_end(1), None).unwrap();
+    let error = producer.step(Duration::ZERO).unwrap_err();
+    assert!(matches!(error, StepError::Changed(Changed::InputChanged)), "{error:?}");
+}
+
 /// A producer that has sent all of the first file, at an ID that the stream has.
 fn streaming(added: u64) -> Producer<Vacated> {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated::default());
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated::new(b"old\n"));
     producer.step(Duration::ZERO).unwrap();
     producer.observed(at_the_end(added), None).unwrap();
     assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
@@ -315,4 +338,150 @@ fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_g
     producer.observed(observed, None).unwrap();
     let notices = producer.take_notices();
     assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
+}
+
+/// A folder in which a new file has taken the place of the sent one, and the files that were open
+/// at the latest scan.
+#[derive(Clone, Default)]
+struct Replaced(Rc<RefCell<Vec<u64>>>);
+
+impl Directory for Replaced {
+    type File = Bytes;
+
+    fn scan(&mut self, _: &KnownContents, open: &[(u64, &Bytes)], _: Duration) -> Identified {
+        *self.0.borrow_mut() = open.iter().map(|(_, file)| file.inode().ino).collect();
+        let sent = Found { key: 2, relation: Relation::Whole(10), len: 4 };
+        let current = Current::Found(Found { key: 1, relation: Relation::New, len: 4 });
+        Identified { holders: [(10, vec![sent])].into(), current, ..Identified::default() }
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, key: usize) -> io::Result<Bytes> {
+        Vacated::new(b"old\n").open(key)
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(Some(Inode { dev: 1, ino: 1 }))
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Missing)
+    }
+
+    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// While the sent file is waited for, the new one can be removed, or a link can lead back.
+#[test]
+fn a_new_file_is_open_before_its_turn() {
+    let folder = Replaced::default();
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder.clone());
+    producer.step(Duration::ZERO).unwrap();
+    producer.observed(at_the_end(1), None).unwrap();
+    for look in 0..4 {
+        let now = Duration::from_millis(100 * look);
+        if producer.step(now).unwrap() == Step::Fill {
+            assert!(producer.fill(|_| ()).unwrap().is_none());
+            producer.step(now).unwrap();
+        }
+    }
+    assert!(folder.0.borrow().contains(&1), "{:?}", folder.0.borrow());
+    assert_eq!(folder.0.borrow().iter().filter(|ino| **ino == 1).count(), 1);
+}
+
+/// A folder with one file that is new, and a state file.
+#[derive(Clone, Default)]
+struct New {
+    state: Rc<RefCell<Manifest>>,
+    stored: Rc<RefCell<u32>>,
+}
+
+impl Directory for New {
+    type File = Bytes;
+
+    fn scan(&mut self, _: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
+        let found = Found { key: 1, relation: Relation::New, len: 4 };
+        Identified { current: Current::Found(found), ..Identified::default() }
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: usize) -> io::Result<Bytes> {
+        Ok(Bytes(b"new\n", 1))
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(Some(Inode { dev: 1, ino: 1 }))
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Manifest(Box::new(self.state.borrow().clone())))
+    }
+
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
+        *self.state.borrow_mut() = manifest.clone();
+        *self.stored.borrow_mut() += 1;
+        Ok(())
+    }
+}
+
+/// A producer that is about to record the first generation of its source.
+fn beginning(directory: &New) -> (Producer<New>, Box<Change>) {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
+    loop {
+        match producer.step(Duration::ZERO).unwrap() {
+            Step::Observe { below } => producer.observed(Observed::default(), below).unwrap(),
+            Step::Record(change) => return (producer, change),
+            step => {
+                assert_eq!(step, Step::Clock);
+                producer.clock(11).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_generation_is_stored_once_and_before_it_is_recorded() {
+    let directory = New::default();
+    let (mut producer, change) = beginning(&directory);
+    assert!(directory.state.borrow().same_generations(&change.after), "Redis may lose the record at once");
+    producer.recorded(*change, true).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
+    assert_eq!(*directory.stored.borrow(), 1, "the file is synced each time");
+}
+
+#[test]
+fn a_first_generation_that_another_reader_replaced_in_the_state_file_is_stored_again() {
+    let directory = New::default();
+    let (mut producer, change) = beginning(&directory);
+    *directory.state.borrow_mut() = manifest(&[(12, 12)]);
+    let after = change.after.clone();
+    producer.recorded(*change, true).unwrap();
+    assert!(directory.state.borrow().same_generations(&after));
+}
+
+#[test]
+fn a_first_generation_that_was_stored_and_not_recorded_is_recorded_after_a_restart() {
+    let directory = New::default();
+    let (_, begun) = beginning(&directory);
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
+    let Step::Observe { below } = producer.step(Duration::ZERO).unwrap() else { panic!("it asks Redis first") };
+    producer.observed(Observed::default(), below).unwrap();
+    let Step::Record(change) = producer.step(Duration::ZERO).unwrap() else { panic!("it restores the record") };
+    assert!(change.after.same_generations(&begun.after));
 }

@@ -13,12 +13,13 @@ use delivery::partition::Partition;
 use delivery::producer::{Directory, Producer, StepError, Stored};
 use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
-use resp::{Connection, Endpoint, ErrorKind, Frame, cmd};
+use resp::{Config, Connection, Discovery, Endpoint, ErrorKind, Frame, Topology, cmd};
 use service::args::ServiceArgs;
 use service::preflight::{self, Commands, Found, Preflight};
 use service::source_record::RecordFault;
 use service::{SourceRecord, advice};
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -109,22 +110,26 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
             None => checks.folder("--state-dir", folder),
         }
     }
-    if matches!(args.service.redis_url.config().endpoint(), Endpoint::Cluster { .. }) {
-        return checks
-            .note("source: in a Redis Cluster the sources are not looked at one by one", "the reader does so");
-    }
-    let Some(mut connection) = streams.into_iter().next().and_then(|found| found.connection) else { return };
+    let Some(first) = streams.into_iter().next().and_then(|found| found.connection) else { return };
+    let mut nodes = match Nodes::new(args, first).await {
+        Ok(nodes) => nodes,
+        Err(error) => return checks.redis("redis: asking for the nodes of the cluster", &error),
+    };
     let stream = &args.service.stream;
-    if let Ok(loaded) = SourceRecord::of(stream).load(&mut connection).await
+    if let Ok(loaded) = SourceRecord::of(stream).load(&mut nodes.first).await
         && let Some(begun) = loaded.partitions
     {
         checks.wrong(crate::many::carries_one_file(stream, begun), "choose another --stream");
     }
     let registry = delivery::source_name::registry_key(stream);
-    if let Err(error) = connection.send(&cmd::<u64>("HLEN").arg(&registry)).await
-        && error.kind() == ErrorKind::WrongType
+    let listed = match nodes.of(&registry).await {
+        Ok(connection) => connection.send(&cmd::<u64>("HLEN").arg(&registry)).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = listed.as_ref()
+        && error.kind() != ErrorKind::NoPerm
     {
-        checks.redis(format!("--stream: reading the list of sources {registry}"), &error);
+        checks.redis(format!("--stream: reading the list of sources {registry}"), error);
     }
     let listings = Arc::new(listings);
     let mut refused = 0_usize;
@@ -132,7 +137,11 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         let Some(source) = listings.sources().named(name) else { continue };
         let (options, directory) = crate::many::source::parts(args, &listings, source, (name, path, state_dir));
         let record = SourceRecord::of(&options.stream);
-        let why = match record.observe(&mut connection, None).await {
+        let connection = match nodes.of(&record.stream).await {
+            Ok(connection) => connection,
+            Err(error) => return checks.redis(format!("source {name}: connecting"), &error),
+        };
+        let why = match record.observe(connection, None).await {
             Err(RecordFault::Redis(error)) => return checks.redis(format!("source: reading {}", record.key), &error),
             Err(RecordFault::Unreadable(error)) => Some(format!("{}: {error}", record.key)),
             Ok((observed, ..)) => match Producer::new(options, DryRun(directory)).observed(observed, None) {
@@ -153,13 +162,54 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
     if refused == 0 && unreadable == 0 && count > 0 {
         checks.ok(format!("source: {count} {} can be followed", advice::noun(count as u64, "source")));
     }
-    scripts(checks, &mut connection).await;
     let stream =
         candidates.first().map_or_else(|| args.service.stream.clone(), |(name, ..)| name.key(&args.service.stream));
-    let mut needed = commands(&mut connection, &stream);
-    needed.commands.push(cmd::<Frame>("HSET").arg(&registry).arg("").arg(""));
-    needed.commands.push(cmd::<Frame>("HLEN").arg(&registry));
-    checks.commands(vec![needed]).await;
+    match nodes.of(&stream).await {
+        Ok(connection) => {
+            scripts(checks, connection).await;
+            checks.commands(vec![commands(connection, &stream)]).await;
+        }
+        Err(error) => checks.redis("redis: connecting", &error),
+    }
+    if let Ok(connection) = nodes.of(&registry).await {
+        let commands = vec![cmd::<Frame>("HSET").arg(&registry).arg("").arg(""), cmd::<Frame>("HLEN").arg(&registry)];
+        checks.commands(vec![Commands { connection, watched: registry, commands }]).await;
+    }
+}
+
+/// Connections to the nodes that have the sources.
+struct Nodes {
+    config: Config,
+    /// `None`: a single node has all.
+    topology: Option<Topology>,
+    first: Connection,
+    open: BTreeMap<String, Connection>,
+}
+
+impl Nodes {
+    async fn new(args: &ReaderArgs, first: Connection) -> Result<Self, resp::Error> {
+        let config = args.service.redis_url.config().clone();
+        let config = args.service.redis().unwrap_or(config);
+        let topology = match config.endpoint() {
+            Endpoint::Cluster { .. } => Some(Discovery::new(config.clone()).topology().await?),
+            _ => None,
+        };
+        Ok(Self { config, topology, first, open: BTreeMap::new() })
+    }
+
+    /// A connection to the node that has a key.
+    async fn of(&mut self, key: &str) -> Result<&mut Connection, resp::Error> {
+        let Some(owner) = self.topology.as_ref().and_then(|topology| topology.owner_of(key)) else {
+            return Ok(&mut self.first);
+        };
+        match self.open.entry(owner.to_string()) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(entry) => {
+                let config = self.config.clone().with_endpoint(owner.clone());
+                Ok(entry.insert(Connection::connect(&config).await?))
+            }
+        }
+    }
 }
 
 /// Shows the fields that the entries of this file get for other consumers.

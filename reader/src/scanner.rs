@@ -7,11 +7,11 @@
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
 use delivery::files::{
-    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot,
+    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot, UNNAMED,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
-use delivery::rotated_names::{NameKind, classify};
+use delivery::rotated_names::{NameKind, RotationOrder, classify, prefix};
 use delivery::source_file::SourceFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -47,6 +47,9 @@ pub(crate) struct Scanner {
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
+    /// Files of the latest scan that were at the input's path, whether a scan saw them there or
+    /// not.
+    was_input: HashSet<Inode>,
     /// With many files: what all sources know of the folders.
     listings: Option<Arc<dyn Listings>>,
 }
@@ -66,8 +69,11 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// Other paths at which files of this source are.
     fn strays(&self) -> Vec<PathBuf>;
 
-    /// Whether a file with this name and inode is not another source's.
+    /// Whether a file with this name and inode may belong to this source, and to no other one.
     fn may_have(&self, path: &Path, ino: u64) -> bool;
+
+    /// Whether an open file that was not read yet was found for another source since.
+    fn was_found_for_another(&self, file: &DiskFile) -> bool;
 }
 
 /// A name in a folder.
@@ -161,7 +167,15 @@ impl Scanner {
     /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let history = ScanHistory::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history, listings: None }
+        Self {
+            input,
+            files: Vec::new(),
+            measured: HashMap::new(),
+            folders: Vec::new(),
+            history,
+            was_input: HashSet::new(),
+            listings: None,
+        }
     }
 
     /// A scanner that shares what is known of folders.
@@ -206,16 +220,18 @@ impl Scanner {
             return false;
         }
         let (Some(folder), Some(name)) = (self.input.parent(), name_of(&self.input)) else { return false };
-        let names = listings.names(folder, listed_of(folder), &[stem(&name)], &HashSet::new());
+        let names = listings.names(folder, listed_of(folder), &[prefix(&name)], &HashSet::new());
         names.is_ok_and(|names| names.iter().any(|one| Format::of(Path::new(&one.name)).is_some()))
     }
 
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
         let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let file = seen.open()?.with_unpacked_len(self.measured.get(&seen.inode).and_then(|known| known.unpacked));
-        // Another file may have its name by now.
-        if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+        let known = self.measured.get(&seen.inode);
+        let file = seen.open()?.with_unpacked_len(known.and_then(|known| known.unpacked));
+        // Another file may have its name by now, and also its inode.
+        let is_same = file.inode() == seen.inode && known.is_none_or(|known| known.created == file.created());
+        if is_same { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// The fingerprint of a file of the latest scan.
@@ -228,6 +244,8 @@ impl Scanner {
 
     fn snapshot(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        let unnamed = open.iter().filter(|(file_id, _)| *file_id == UNNAMED);
+        self.was_input = unnamed.map(|(_, file)| file.inode()).collect();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
         let mut before = std::mem::take(&mut self.measured);
@@ -249,7 +267,12 @@ impl Scanner {
                 _ => {}
             }
         }
-        for (_, file) in open {
+        for (file_id, file) in open {
+            if *file_id == UNNAMED
+                && self.listings.as_ref().is_some_and(|listings| listings.was_found_for_another(file))
+            {
+                continue;
+            }
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
             if let (false, Ok(metadata)) = (listed, file.metadata()) {
                 let file = file.share();
@@ -270,7 +293,11 @@ impl Scanner {
         let mut bases = vec![self.input.clone()];
         bases.extend(fs::canonicalize(&self.input).ok().filter(|_| has_input));
         let paths = known.contents.iter().rev().map(|content| &content.path);
-        bases.extend(paths.filter(|path| !path.is_empty()).map(PathBuf::from));
+        let mut former: Vec<PathBuf> = paths.filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        let own =
+            self.input.parent().and_then(|folder| Some(fs::canonicalize(folder).ok()?.join(self.input.file_name()?)));
+        former.retain(|path| !bases.contains(path) && own.as_ref() != Some(path));
+        bases.extend_from_slice(&former);
         let mut folders: Vec<PathBuf> = Vec::new();
         for folder in bases.iter().filter_map(|base| base.parent()) {
             let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
@@ -290,7 +317,7 @@ impl Scanner {
             self.folders.push((folder.clone(), listed));
             let entries = match &self.listings {
                 Some(listings) => {
-                    let stems: Vec<&str> = names.iter().map(|base| stem(base)).collect();
+                    let stems: Vec<&str> = names.iter().map(|base| prefix(base)).collect();
                     listings.names(&folder, listed, &stems, &known)
                 }
                 None => names_in(&folder),
@@ -309,13 +336,19 @@ impl Scanner {
             for Name { name: file_name, ino } in &entries {
                 let name = file_name.to_string_lossy();
                 let kinds = names.iter().map(|base| classify(&name, base));
-                let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
+                let name_kind = match kinds.max_by_key(rank).unwrap_or(NameKind::Other) {
+                    // The link led there: the newest of what was there before it led elsewhere.
+                    NameKind::Other if former.contains(&folder.join(file_name)) => {
+                        NameKind::Rotated(RotationOrder::Index(0))
+                    }
+                    kind => kind,
+                };
                 let is_output = || {
                     let mut journal = file_name.clone();
                     journal.push(".journal");
                     journals.contains(&journal)
                 };
-                let alike = || names.iter().any(|base| name.starts_with(stem(base)));
+                let alike = || names.iter().any(|base| name.starts_with(prefix(base)));
                 let matters = match name_kind {
                     _ if known.contains(ino) => true,
                     NameKind::Other if alike() && others < OTHERS => {
@@ -337,10 +370,16 @@ impl Scanner {
         }
         candidates.extend(found);
         let strays = self.listings.iter().flat_map(|listings| {
-            let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| listings.may_have(path, file.ino()));
-            listings.strays().into_iter().filter(is_own)
+            let own = |path: PathBuf| {
+                let metadata = fs::metadata(&path).ok().filter(|file| listings.may_have(&path, file.ino()))?;
+                Some((path, inode(&metadata)))
+            };
+            listings.strays().into_iter().filter_map(own)
         });
-        candidates.extend(strays.map(|path| Candidate { path, name_kind: NameKind::Other }));
+        for (path, inode) in strays {
+            self.was_input.insert(inode);
+            candidates.push(Candidate { path, name_kind: NameKind::Other });
+        }
         candidates
     }
 
@@ -411,6 +450,7 @@ impl Scanner {
             modified: state.modified,
             created,
             changing,
+            was_input: self.was_input.contains(&inode),
             prints: measured.prints.clone(),
             hashes: measured.hashes.clone(),
             compared: BTreeMap::new(),
@@ -431,6 +471,7 @@ impl Scanner {
             modified: 0,
             created: None,
             changing: false,
+            was_input: false,
             prints: Prefix::Unreadable(why),
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
@@ -560,11 +601,6 @@ fn list(folder: &Path) -> io::Result<Vec<Name>> {
 
 fn name_of(path: &Path) -> Option<String> {
     path.file_name().map(|name| name.to_string_lossy().into_owned())
-}
-
-/// A name without its extension.
-fn stem(name: &str) -> &str {
-    name.rfind('.').filter(|&dot| dot > 0).and_then(|dot| name.get(..dot)).unwrap_or(name)
 }
 
 /// Ranks the names of a file by how much they say.
@@ -741,6 +777,26 @@ mod tests {
         assert_eq!(identified.unseen, []);
     }
 
+    /// logrotate's `delaycompress` removes `input.txt.1` and creates it again, and file systems
+    /// give its inode to the new file.
+    #[test]
+    fn a_file_that_took_name_and_inode_of_a_scanned_one_is_not_opened_for_it() {
+        let first = lines("first", 100);
+        let mut fixture = Fixture::new(&first);
+        fixture.send("input.txt");
+        fixture.rename("input.txt", "input.txt.1");
+        let key = fixture.scan().holders[&1][0].key;
+        assert!(fixture.scanner.open(key).is_ok());
+        let created = fs::metadata(fixture.path("input.txt.1")).unwrap().created();
+        fs::remove_file(fixture.path("input.txt.1")).unwrap();
+        fixture.write("input.txt.1", &lines("second", 200));
+        let again = fs::metadata(fixture.path("input.txt.1")).unwrap().created();
+        // Not all file systems tell.
+        if created.is_ok() && again.unwrap() != created.unwrap() {
+            assert!(fixture.scanner.open(key).is_err());
+        }
+    }
+
     #[test]
     fn only_growth_after_rotation_counts_as_still_written() {
         let mut fixture = Fixture::new(&lines("first", 100));
@@ -855,6 +911,72 @@ mod tests {
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
         assert_eq!(fixture.scan().unseen, []);
+    }
+
+    /// As kubelet does when a container starts again: the link leads to `1.log`, and what was
+    /// written to `0.log` after its last rotation was never seen.
+    #[test]
+    fn an_unseen_file_at_a_former_target_of_the_link_is_found() {
+        use std::os::unix::fs::symlink;
+        let mut fixture = Fixture::new(b"");
+        fs::remove_file(fixture.path("input.txt")).unwrap();
+        fs::create_dir(fixture.path("pod")).unwrap();
+        fixture.write("pod/0.log", &lines("first", 100));
+        symlink(fixture.path("pod/0.log"), fixture.path("input.txt")).unwrap();
+        fixture.send("input.txt");
+        fixture.rename("pod/0.log", "pod/0.log.20261201-120000");
+        fixture.write("pod/0.log", &lines("unseen", 100));
+        fixture.write("pod/1.log", &lines("third", 100));
+        fixture.write("pod/2.log", &lines("other", 100));
+        symlink(fixture.path("pod/1.log"), fixture.path("link")).unwrap();
+        fixture.rename("link", "input.txt");
+        let unseen = fixture.scan().unseen;
+        assert_eq!(unseen.len(), 1, "{unseen:?}");
+        assert!(fixture.scanner.open(unseen[0].key).unwrap().path().ends_with("pod/0.log"));
+    }
+
+    /// The source's file is at another path than the source.
+    #[derive(Debug)]
+    struct Strayed(PathBuf);
+
+    impl Listings for Strayed {
+        fn names(&self, folder: &Path, _: Listed, _: &[&str], _: &HashSet<u64>) -> io::Result<Vec<Name>> {
+            names_in(folder)
+        }
+
+        fn has_input(&self) -> bool {
+            true
+        }
+
+        fn strays(&self) -> Vec<PathBuf> {
+            vec![self.0.clone()]
+        }
+
+        fn may_have(&self, _: &Path, _: u64) -> bool {
+            true
+        }
+
+        fn was_found_for_another(&self, _: &DiskFile) -> bool {
+            false
+        }
+    }
+
+    /// A temporary file that matches the pattern is found, and renamed before Redis can be asked.
+    #[test]
+    fn a_file_that_was_renamed_before_its_source_began_is_sent() {
+        let mut fixture = Fixture::new(b"first\n");
+        fixture.rename("input.txt", "final.txt");
+        let strayed = Arc::new(Strayed(fixture.path("final.txt")));
+        fixture.scanner = Scanner::sharing(fixture.path("input.txt"), strayed);
+        let unseen = fixture.scan().unseen;
+        assert_eq!(unseen.len(), 1, "{unseen:?}");
+        // The same when it was opened before it was rotated.
+        let mut fixture = Fixture::new(b"first\n");
+        let held = DiskFile::open(&fixture.path("input.txt")).unwrap();
+        fixture.rename("input.txt", "input.txt.1");
+        assert_eq!(fixture.scan().unseen, []);
+        let identified = fixture.scanner.scan(&fixture.known, &[(UNNAMED, &held)], Duration::from_secs(1));
+        assert_eq!(identified.unseen.len(), 1);
     }
 
     #[test]

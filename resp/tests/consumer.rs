@@ -301,7 +301,7 @@ async fn behind_an_id_nothing_becomes_pending() {
     let ids = first.ids().chain(second.ids()).map(|id| id.seq - 1);
     assert_eq!(ids.collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     assert_eq!((second.origin(), pending(&mut other).await), (BatchOrigin::New, 0));
-    // The group is where it was.
+    // The group was not moved.
     consumer.set_behind(None);
     assert_eq!(consumer.read(None).await.unwrap().unwrap().ids().next().map(|id| id.seq), Some(1));
     consumer.set_behind(Some(StreamId::new(u64::MAX, 0)));

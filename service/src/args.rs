@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command, Parser};
 use delivery::partition::Partition;
 
+use crate::logs::one_line;
 pub use crate::usage::origin;
 use crate::usage::{self, Origins};
 use crate::{Failure, LogFormat, config_file};
@@ -208,7 +209,20 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
 }
 
 fn stream_key(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
+    name(text).map_err(|_| "allowed: a key of at least one byte, without control characters".to_owned())
+}
+
+/// Parses a name that messages contain: control characters would break their lines, or change what
+/// a terminal shows.
+///
+/// # Errors
+///
+/// If it is empty or has a control character: what is allowed.
+pub fn name(text: &str) -> Result<String, &'static str> {
+    match text.is_empty() || text.contains(char::is_control) {
+        true => Err("allowed: a name of at least one byte, without control characters"),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// A message that the source of `stream` has another number of partitions.
@@ -324,7 +338,7 @@ pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> 
     let mut origins = Origins::new(&command, &args);
     let mut matches = command.clone().try_get_matches_from(&args).map_err(|error| NotRun::new(&origins, &error))?;
     let found = config_file::add(&command, &matches, &args)
-        .map_err(|what| NotRun::Wrong(format!("{}: {}", command.get_name(), what.replace(['\n', '\r'], " "))))?;
+        .map_err(|what| NotRun::Wrong(format!("{}: {}", command.get_name(), what)))?;
     if let Some(found) = found {
         origins = origins.with_file(found.path, found.lines);
         matches = command.clone().try_get_matches_from(&found.args).map_err(|error| NotRun::new(&origins, &error))?;
@@ -359,7 +373,7 @@ impl NotRun {
                 ExitCode::SUCCESS
             }
             Self::Wrong(text) => {
-                let _ = writeln!(std::io::stderr(), "{text}");
+                let _ = writeln!(std::io::stderr(), "{}", one_line(text));
                 ExitCode::from(2)
             }
         }
@@ -453,7 +467,10 @@ mod tests {
                 "reader: --http-addr \"8080\": allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off",
             ),
             (&["--framing", "word"], "reader: --framing \"word\": allowed: line, chunk"),
-            (&["--stream", ""], "reader: --stream \"\": allowed: a key of at least one byte"),
+            (
+                &["--stream", ""],
+                "reader: --stream \"\": allowed: a key of at least one byte, without control characters",
+            ),
             (&["--streem", "x"], "reader: --streem: no such flag, did you mean --stream? (see reader --help)"),
             (&["--stream"], "reader: --stream: needs a value (see reader --help)"),
             (&["--framing"], "reader: --framing \"\": allowed: line, chunk"),

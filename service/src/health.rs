@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -257,6 +258,35 @@ impl Health {
         self.inner.file.set(self.nth, well.map_err(Fault::text));
     }
 
+    /// Reports that the file is unusable because of `error`. A fault of the disk is logged once,
+    /// however many files are on it.
+    ///
+    /// ```
+    /// use std::io::{Error, ErrorKind};
+    /// let health = service::Health::new();
+    /// health.file_failed("a.log: no space".into(), &Error::from(ErrorKind::StorageFull));
+    /// assert_eq!(health.file_fault().as_deref(), Some("a.log: no space"));
+    /// ```
+    pub fn file_failed(&self, reason: String, error: &io::Error) {
+        let is_of_disk = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        );
+        let fault = match is_of_disk {
+            true => Fault { text: reason, class: error.kind().to_string().into() },
+            false => Fault::text(reason),
+        };
+        self.inner.file.set(self.nth, Err(fault));
+    }
+
+    /// What this clone has last reported about its file, unless the file is usable.
+    #[must_use]
+    pub fn file_fault(&self) -> Option<String> {
+        let state = self.inner.file.lock();
+        let reported = state.reported.get(&self.nth)?.as_ref()?;
+        reported.as_ref().err().map(|fault| fault.text.clone())
+    }
+
     /// Sets the current consumers of this stream's groups.
     pub fn set_group(&self, members: Vec<Member>) {
         self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner).insert(self.nth, members);
@@ -492,6 +522,24 @@ mod tests {
         assert_eq!(health.ready().unwrap_err(), "file: missing");
         health.file(Ok(()));
         assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_full_disk_is_one_fault_of_all_files_on_it() {
+        let health = Health::new();
+        let sources: Vec<_> = (1..=20).map(|nth| health.for_source(nth, "s")).collect();
+        let logged = || health.inner.file.lock().logged.len();
+        for (nth, source) in sources.iter().enumerate() {
+            source.file_failed(format!("{nth}.log: no space"), &io::ErrorKind::StorageFull.into());
+        }
+        assert_eq!(logged(), 1);
+        sources[1].file_failed("1.log: no right".to_owned(), &io::ErrorKind::PermissionDenied.into());
+        sources[2].file_failed("2.log: no right".to_owned(), &io::ErrorKind::PermissionDenied.into());
+        assert_eq!(logged(), 3, "another file, another fault");
+        assert_eq!(sources[0].file_fault().as_deref(), Some("0.log: no space"));
+        sources[0].file(Ok(()));
+        assert_eq!(sources[0].file_fault(), None);
+        assert!(health.ready().unwrap_err().contains("1.log: no right"));
     }
 
     #[test]

@@ -42,7 +42,9 @@ pub(crate) fn page(pages: &ServicePages, query: Query<'_>) -> String {
     let count = |n| HumanCount(whole(n)).to_string();
     plot(&mut body, "Lines per second", &shown.rates(|s| s.lines), count);
     plot(&mut body, "Bytes per second", &shown.rates(|s| s.bytes), bytes);
-    plot(&mut body, shown.backlog_title, &shown.samples.iter().map(|s| s.backlog).collect::<Vec<_>>(), count);
+    if has_backlog(pages, &shown) {
+        plot(&mut body, shown.backlog_title, &shown.samples.iter().map(|s| s.backlog).collect::<Vec<_>>(), count);
+    }
     body += "</section>\n";
     errors(&mut body);
     state(&mut body, pages);
@@ -78,6 +80,11 @@ fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     );
 }
 
+/// Whether the service measures its backlog in entries. A reader of many files does not.
+fn has_backlog(pages: &ServicePages, shown: &Snapshot) -> bool {
+    !(shown.has_position && pages.sources.is_used())
+}
+
 fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     *body += "<section class=tiles>\n";
     let mut tile = |name: &str, figure: String, share: Option<f64>, more: String| {
@@ -110,7 +117,10 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
             "Position in the file",
             "unknown".to_owned(),
             None,
-            "no file is being read, or its position is not confirmed yet".to_owned(),
+            match pages.sources.is_used() {
+                true => format!("not known yet of {} of the sources below", HumanCount(pages.sources.unknown() as u64)),
+                false => "no file is being read, or its position is not confirmed yet".to_owned(),
+            },
         );
     }
     if let Some((at, size)) = shown.position {
@@ -126,17 +136,13 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     if let Some((size, free)) = shown.output {
         tile("Output", bytes(size), None, format!("{} left on its disk", bytes(free)));
     }
-    let trend = status::trend(pages, shown);
-    tile(
-        shown.backlog_title,
-        if shown.last.backlog.is_nan() {
-            "unknown".to_owned()
-        } else {
-            HumanCount(whole(shown.last.backlog)).to_string()
-        },
-        None,
-        if pages.health.redis_is_well() { trend.words() } else { "Redis cannot be used".to_owned() },
-    );
+    if has_backlog(pages, shown) {
+        let backlog = shown.last.backlog;
+        let figure = if backlog.is_nan() { "unknown".to_owned() } else { HumanCount(whole(backlog)).to_string() };
+        let is_well = pages.health.redis_is_well();
+        let more = if is_well { status::trend(pages, shown).words() } else { "Redis cannot be used".to_owned() };
+        tile(shown.backlog_title, figure, None, more);
+    }
     if let Some(last) = pages.health.last_batch() {
         tile(
             "Last batch",
@@ -192,7 +198,12 @@ fn state(body: &mut String, pages: &ServicePages) {
     *body += "</table></section>\n";
 }
 
+/// The consumers of the group. With many sources, each has a group of its own, and the list of the
+/// sources has the number of its consumers.
 fn consumers(body: &mut String, pages: &ServicePages) {
+    if pages.sources.is_used() {
+        return;
+    }
     let members = pages.health.group();
     *body += "<section><h2>Consumers of the group</h2>\n";
     if !pages.health.redis_is_well() {
@@ -231,21 +242,25 @@ fn sources(body: &mut String, pages: &ServicePages, query: Query<'_>) {
         return;
     }
     let (rows, count) = pages.sources.page(query);
+    let has_groups = rows.iter().any(|row| row.consumers.is_some());
+    let consumers = if has_groups { "<th scope=col class=number>consumers</th>" } else { "" };
     let states: Vec<String> = pages.sources.states().iter().map(|(state, count)| format!("{count} {state}")).collect();
     let _ = writeln!(
         body,
         "<section><h2>Sources</h2><p class=more>{} in all: {}</p><table>\n<tr><th scope=col><a href=\"/?sort=name\">name</a></th>\
          <th scope=col><a href=\"/?sort=state\">state</a></th><th scope=col class=number><a href=\"/\">waiting</a></th>\
-         <th scope=col class=number><a href=\"/?sort=bytes\">bytes</a></th></tr>",
+         <th scope=col class=number><a href=\"/?sort=bytes\">bytes</a></th>{consumers}</tr>",
         HumanCount(count as u64),
         escape(&states.join(", "))
     );
     for row in rows {
         let waiting = row.backlog.map_or_else(|| "unknown".to_owned(), |waiting| HumanCount(waiting).to_string());
         let state = row.reason.map_or_else(|| row.state.to_owned(), |reason| format!("{}: {reason}", row.state));
+        let consumers = row.consumers.map_or_else(|| "unknown".to_owned(), |count| HumanCount(count).to_string());
+        let consumers = if has_groups { format!("<td class=number>{consumers}</td>") } else { String::new() };
         let _ = writeln!(
             body,
-            "<tr><td>{}</td><td>{}</td><td class=number>{waiting}</td><td class=number>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td class=number>{waiting}</td><td class=number>{}</td>{consumers}</tr>",
             escape(&row.name),
             escape(&state),
             HumanCount(row.bytes)

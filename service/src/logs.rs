@@ -1,5 +1,6 @@
 //! Logging as text or JSON. Keeps the latest warnings for the status page.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -49,6 +50,19 @@ pub(crate) fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis()
 }
 
+/// Escapes control characters: one in the name of a file would break the line, or change what a
+/// terminal shows.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    }
+    Cow::Owned(line)
+}
+
 struct Logger(env_logger::Logger);
 
 impl Log for Logger {
@@ -57,8 +71,12 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = one_line(&record.args().to_string()).into_owned();
+        let args = text.clone();
         if record.level() <= Level::Warn {
-            let text = record.args().to_string();
             let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
             let same = latest.iter().position(|known| known.text == text).and_then(|same| latest.remove(same));
             let count = same.map_or(1, |same| same.count.saturating_add(1));
@@ -68,7 +86,7 @@ impl Log for Logger {
             latest.push_back(Warning { at: now(), level: record.level(), text, count });
         }
         // The inner logger applies the filter.
-        progress::aside(|| self.0.log(record));
+        progress::aside(|| self.0.log(&record.to_builder().args(format_args!("{args}")).build()));
     }
 
     fn flush(&self) {
@@ -152,10 +170,21 @@ pub(crate) fn init(args: &ServiceArgs, name: &str) {
 pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
     // Ignore errors: without standard error there is no place to report them.
     match format {
-        LogFormat::Text => drop(writeln!(std::io::stderr(), "{name}: {text}")),
+        LogFormat::Text => drop(writeln!(std::io::stderr(), "{name}: {}", one_line(text))),
         LogFormat::Json => builder(format, "info")
             .filter(None, LevelFilter::Error)
             .build()
             .log(&Record::builder().level(Level::Error).target(name).args(format_args!("{text}")).build()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_break_a_line() {
+        assert_eq!(one_line("/logs/à la carte → 1"), "/logs/à la carte → 1");
+        assert_eq!(one_line("/logs/a\nERROR b\x1b[2J\u{9b}\r"), "/logs/a\\nERROR b\\u{1b}[2J\\u{9b}\\r");
     }
 }

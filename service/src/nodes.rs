@@ -219,3 +219,124 @@ impl<T> Nodes<T> {
         (self.make)(Node { connector, health, is_of_cluster: true })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Shutdown;
+    use bytes::Bytes;
+    use resp::testing::{Script, ScriptedServer, reply};
+    use resp::{Config, Discovery};
+
+    /// The topologies of a cluster, one after the other: each is a list of masters, with the last
+    /// slot of each.
+    struct Cluster(Discovery);
+
+    impl Cluster {
+        fn new(topologies: &[&[(&str, i64)]]) -> Self {
+            let script = |masters: &&[(&str, i64)]| Script::new().on_name("CLUSTER SHARDS", shards(masters));
+            let server = ScriptedServer::new(topologies.iter().map(script));
+            let seeds = Config::from_url("redis-cluster://seed:1").unwrap();
+            Self(Discovery::new(server.at(seeds.endpoint().clone())))
+        }
+
+        async fn next(&self) -> Topology {
+            self.0.topology().await.unwrap()
+        }
+
+        fn nodes(&self, health: &Health) -> Nodes<Node> {
+            let config = self.0.config().clone();
+            Nodes::new(&Connector::new(config, String::new(), health.clone(), Shutdown::new()), health, |node| node)
+        }
+    }
+
+    fn shards(masters: &[(&str, i64)]) -> Bytes {
+        let mut first = 0;
+        reply::array(masters.iter().map(|(name, last)| {
+            let slots = reply::array([reply::integer(std::mem::replace(&mut first, last + 1)), reply::integer(*last)]);
+            let node = reply::map([
+                reply::bulk("port"),
+                reply::integer(6379),
+                reply::bulk("endpoint"),
+                reply::bulk(name),
+                reply::bulk("role"),
+                reply::bulk("master"),
+                reply::bulk("health"),
+                reply::bulk("online"),
+            ]);
+            reply::map([reply::bulk("slots"), slots, reply::bulk("nodes"), reply::array([node])])
+        }))
+    }
+
+    /// A key whose slot this master has.
+    fn key_of(topology: &Topology, master: &str) -> String {
+        let is_owner = |key: &String| topology.owner_of(key).is_some_and(|owner| owner.to_string().contains(master));
+        (0..100).map(|nth| nth.to_string()).find(is_owner).unwrap()
+    }
+
+    async fn is_done<R>(work: impl Future<Output = R>) -> Option<R> {
+        tokio::time::timeout(Duration::ZERO, work).await.ok()
+    }
+
+    const HALVES: &[(&str, i64)] = &[("one", 8191), ("two", 16383)];
+
+    #[tokio::test]
+    async fn a_key_is_with_its_master_and_a_node_stays_as_long_as_it_is_one() {
+        let cluster = Cluster::new(&[HALVES, &[("two", 16383)]]);
+        let nodes = cluster.nodes(&Health::new());
+        assert!(nodes.is_cluster() && nodes.all().is_empty());
+        assert!(is_done(nodes.known()).await.is_none());
+        assert!(Rc::ptr_eq(&nodes.of("k"), nodes.rest()), "before a master is known");
+
+        let halves = cluster.next().await;
+        let (first, second) = (key_of(&halves, "one"), key_of(&halves, "two"));
+        nodes.learn(halves);
+        assert!(is_done(nodes.known()).await.is_some());
+        let (one, two) = (nodes.of(&first), nodes.of(&second));
+        assert!(!Rc::ptr_eq(&one, &two) && !Rc::ptr_eq(&one, nodes.rest()));
+        assert_eq!(nodes.all().len(), 2);
+        assert!(is_done(nodes.left(&one)).await.is_none());
+
+        nodes.learn(cluster.next().await);
+        assert!(Rc::ptr_eq(&nodes.of(&first), &two) && Rc::ptr_eq(&nodes.of(&second), &two));
+        assert!(is_done(nodes.left(&one)).await.is_some() && is_done(nodes.left(&two)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn work_moves_with_its_key() {
+        let cluster = Cluster::new(&[HALVES, &[("two", 16383)]]);
+        let nodes = cluster.nodes(&Health::new());
+        let halves = cluster.next().await;
+        let (first, second) = (key_of(&halves, "one"), key_of(&halves, "two"));
+        nodes.learn(halves);
+        let (one, two) = (nodes.of(&first), nodes.of(&second));
+        let begun = Cell::new(0);
+        let work = nodes.at(&first, async |node: Rc<Node>| {
+            begun.set(begun.get() + 1);
+            if Rc::ptr_eq(&node, &one) { std::future::pending().await } else { node }
+        });
+        let mut work = std::pin::pin!(work);
+        assert!(is_done(&mut work).await.is_none());
+        nodes.learn(cluster.next().await);
+        let done = is_done(&mut work).await.unwrap();
+        assert!(Rc::ptr_eq(&done, &two));
+        assert_eq!(begun.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_master_that_left_is_no_fault_any_more() {
+        let cluster = Cluster::new(&[HALVES, &[("two", 16383)]]);
+        let health = Health::new();
+        health.redis(Ok(()));
+        health.file(Ok(()));
+        let nodes = cluster.nodes(&health);
+        let halves = cluster.next().await;
+        let first = key_of(&halves, "one");
+        nodes.learn(halves);
+        nodes.of(&first).health().redis_fails("work", "away".to_owned());
+        let why = health.ready().unwrap_err();
+        assert!(why.contains("node one:6379: away"), "{why}");
+        nodes.learn(cluster.next().await);
+        assert_eq!(health.ready(), Ok(()));
+    }
+}

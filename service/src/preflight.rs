@@ -17,6 +17,7 @@ use resp::{Cmd, Command as _, Connection, Error, ErrorKind, Frame, cmd};
 use crate::advice::noun;
 use crate::args::ServiceArgs;
 use crate::connector::is_final;
+use crate::logs::one_line;
 use crate::redis_info::fields;
 use crate::{Failure, advice, logs, usage};
 
@@ -114,7 +115,7 @@ struct Rights {
 
 impl Rights {
     /// Queues the commands in a transaction that is discarded, so that none is executed. `WATCH`,
-    /// which no transaction takes, is tried by itself.
+    /// which Redis refuses inside a transaction, is tried by itself.
     async fn attempt(&mut self, asked: Commands<'_>, is_told: impl Fn(ErrorKind) -> bool) {
         let Commands { connection, watched, commands } = asked;
         for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
@@ -185,9 +186,9 @@ impl Preflight {
         }
         let mut out = std::io::stdout().lock();
         // Ignore errors: there is no place to report them.
-        let _ = writeln!(out, "{:<6} {what}", kind.name());
+        let _ = writeln!(out, "{:<6} {}", kind.name(), one_line(what));
         if !more.is_empty() {
-            let _ = writeln!(out, "       → {more}");
+            let _ = writeln!(out, "       → {}", one_line(more));
         }
     }
 

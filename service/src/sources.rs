@@ -28,6 +28,8 @@ pub struct SourceRow {
     pub bytes: u64,
     /// How much waits for this service. `None`: unknown.
     pub backlog: Option<u64>,
+    /// How many consumers its group has. `None`: unknown, or the service has no group.
+    pub consumers: Option<u64>,
     /// Why it cannot go on.
     pub reason: Option<String>,
 }
@@ -143,11 +145,17 @@ impl SourceList {
                     "state": row.state,
                     "bytes": row.bytes,
                     "backlog": row.backlog,
+                    "consumers": row.consumers,
                     "reason": row.reason,
                 })
             })
             .collect();
         json!({"count": count, "states": self.states(), "offset": query.offset, "list": list})
+    }
+
+    /// The number of sources whose backlog is unknown.
+    pub(crate) fn unknown(&self) -> usize {
+        self.lock().rows.iter().filter(|row| row.backlog.is_none()).count()
     }
 
     /// How many sources are in each state.
@@ -185,7 +193,8 @@ impl SourceList {
             let _ = writeln!(out, "{metric}{{{labels}source=\"{}\"}} {backlog}", escape(&row.name));
         }
         if !rest.is_empty() {
-            let backlog: u64 = rest.iter().filter_map(|row| row.backlog).sum();
+            let backlog: Option<u64> = rest.iter().map(|row| row.backlog).sum();
+            let backlog = backlog.map_or_else(|| "NaN".to_owned(), |backlog| backlog.to_string());
             let _ = writeln!(out, "{metric}{{{labels}source=\"{REST}\"}} {backlog}");
         }
         help(&mut out, "line_stream_source_failed", "1 for a source that cannot go on; the rest: how many");

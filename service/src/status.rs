@@ -61,7 +61,11 @@ pub(crate) fn json(pages: &ServicePages, query: Query<'_>) -> String {
             "append_only_file": server.append_only,
             "age_seconds": at.elapsed().as_secs_f64(),
         })),
-        "consumers": pages.health.group().iter().map(consumer).collect::<Vec<_>>(),
+        "consumers": match pages.sources.is_used() {
+            // Each source has a group of its own.
+            true => Value::Null,
+            false => pages.health.group().iter().map(consumer).collect(),
+        },
         "sources": pages.sources.json(query),
         "errors": errors,
         "metrics": shown.values,

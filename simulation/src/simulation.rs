@@ -276,8 +276,8 @@ impl Simulation {
             writer.is_scaled_away = false;
             writer.pause(world, 0);
             if several && std::mem::take(&mut writer.configuration.exclusive) > 0 {
-                // Somebody starts all of them again, as a group, else what some have pending would
-                // stay there.
+                // All of them are started again, as a group. Otherwise the entries that some have
+                // pending would stay pending.
                 writer.kill(world);
             }
         }

@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use delivery::consumer::lease::{LEASE_MAX, LEASE_MIN};
 use globset::{Glob, GlobBuilder};
 use service::Failure;
-use service::args::ServiceArgs;
+use service::args::{ServiceArgs, name};
 use service::manuals::Shell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,9 +58,9 @@ pub(crate) struct WriterArgs {
     )]
     pub(crate) output_dir: Option<PathBuf>,
 
-    /// With --output-dir, write only sources whose names match, such as 'app/*.log' or '**/*.log';
-    /// repeatable, or separated by commas [default: all]
-    #[arg(long, env = "LINE_STREAM_SOURCES", help_heading = "Output", value_name = "GLOB", value_delimiter = ',', value_parser = source_glob)]
+    /// With --output-dir, write only sources whose names match, such as 'app/*.log' or
+    /// '{app,web}/**'; repeatable [default: all]
+    #[arg(long, env = "LINE_STREAM_SOURCES", help_heading = "Output", value_name = "GLOB", value_parser = source_glob)]
     pub(crate) sources: Vec<Glob>,
 
     /// The consumer group; writers of one group share the stream
@@ -303,10 +303,6 @@ fn source_glob(text: &str) -> Result<Glob, String> {
     glob.map_err(|error| format!("{}; allowed: a pattern such as 'app/*.log' or '**/*.log'", error.kind()))
 }
 
-fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("allowed: a name of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
-}
-
 fn claim_idle(text: &str) -> Result<ClaimIdle, String> {
     if text == "off" {
         return Ok(ClaimIdle(None));
@@ -348,6 +344,20 @@ mod tests {
         assert_eq!(consumer(&["--output", "/a/b"]), format!("{}:/a/b", host_name()));
         assert_ne!(consumer(&["--output", "a"]), consumer(&["--output", "b"]));
         assert_eq!(consumer(&["--output", "a", "--consumer", "c"]), "c");
+    }
+
+    #[test]
+    fn a_comma_separates_patterns_within_braces_only() {
+        let sources = |args: &[&str]| {
+            let args = Args::try_parse_from([&["writer"], args].concat()).unwrap().writer;
+            args.sources.iter().map(Glob::compile_matcher).collect::<Vec<_>>()
+        };
+        let [glob] = &sources(&["--sources", "{a/*.log,b/**}"])[..] else { panic!("one pattern") };
+        assert!(glob.is_match("a/x.log") && glob.is_match("b/c/d"));
+        assert!(!glob.is_match("a/c/x.log") && !glob.is_match("c/x.log"));
+        let [glob] = &sources(&["--sources", "a,b"])[..] else { panic!("one pattern") };
+        assert!(glob.is_match("a,b") && !glob.is_match("a"));
+        assert_eq!(sources(&["--sources", "a", "--sources", "b"]).len(), 2);
     }
 
     #[test]

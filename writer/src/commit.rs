@@ -299,11 +299,9 @@ impl<'a> Commit<'a> {
                     }
                     service::metrics::error("disk");
                     self.health.progress();
-                    self.health.file(Err(format!(
-                        "{}: {what}: {source}; nothing of it is acknowledged, trying again within 2 s; {}",
-                        self.path.display(),
-                        service::advice::io(&source)
-                    )));
+                    let todo = service::advice::io(&source);
+                    let (path, now) = (self.path.display(), "nothing of it is acknowledged, trying again within 2 s");
+                    self.health.file_failed(format!("{path}: {what}: {source}; {now}; {todo}"), &source);
                 }
             }
             tokio::select! {

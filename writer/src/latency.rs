@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How many commits are remembered: some hundred milliseconds of a busy writer, for a note that is
 /// read after its batch was committed.
 const COMMITS: usize = 256;
+/// The same of one of many sources, whose commits are fewer.
+const COMMITS_OF_SOURCE: usize = 32;
 /// How many notes may wait for their batch. Of a writer that is further behind, those that are read
 /// meanwhile are left out.
 const WAITING: usize = 64;
@@ -34,9 +36,11 @@ impl Commit {
 }
 
 /// The latency of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Latency {
     commits: VecDeque<Commit>,
+    /// How many commits are remembered.
+    most: usize,
     /// Batches that were sent and are not committed yet, in the order in which they were seen.
     waiting: VecDeque<Sent>,
     /// The note that was read last.
@@ -44,7 +48,18 @@ pub(crate) struct Latency {
     measured: Vec<Duration>,
 }
 
+impl Default for Latency {
+    fn default() -> Self {
+        Self { commits: VecDeque::new(), most: COMMITS, waiting: VecDeque::new(), seen: None, measured: Vec::new() }
+    }
+}
+
 impl Latency {
+    /// The latency of one of many sources.
+    pub(crate) fn of_source() -> Self {
+        Self { most: COMMITS_OF_SOURCE, ..Self::default() }
+    }
+
     /// The reader's note was read.
     pub(crate) fn sent(&mut self, sent: Sent) {
         if self.seen.replace(sent) == Some(sent) {
@@ -66,7 +81,7 @@ impl Latency {
             return;
         }
         let commit = Commit { first, last, at };
-        if self.commits.len() == COMMITS {
+        if self.commits.len() == self.most {
             self.commits.pop_front();
         }
         self.commits.push_back(commit);

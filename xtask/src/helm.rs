@@ -48,7 +48,7 @@ fn install(folder: &Path, consent: Consent, interrupt: &Interrupt) -> Result<()>
         // The programs are for one kind of processor.
         .and_then(|()| PROGRAMS.iter().try_for_each(|program| starts(&folder.join(program))));
     if done.is_err() {
-        // What does not start must not be found.
+        // Remove programs that do not start, so that a later run does not find them.
         for program in PROGRAMS.map(|program| folder.join(program)) {
             let _ = std::fs::remove_file(program);
         }

@@ -3,9 +3,9 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, UNNAMED, Wait};
+use super::{Begin, Change, Changed, Directory, Notice, Open, Phase, Producer, Stage, Step, StepError, Stored, Wait};
 use crate::entry::Span;
-use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation};
+use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -464,7 +464,19 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
         let current = identified.current.found()?;
+        if current.relation == Relation::New && current.len > 0 {
+            self.hold_early(current.key);
+        }
         (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
+    }
+
+    /// Opens a new file at the input's path before its turn: it may be gone by then.
+    fn hold_early(&mut self, key: usize) {
+        if let Ok(file) = self.directory.open(key)
+            && self.open.iter().all(|open| open.file.inode() != file.inode())
+        {
+            self.push_open(Open::new(UNNAMED, file, true));
+        }
     }
 
     /// Another file has taken the name of the present one. Goes on in it when it holds the same
@@ -517,6 +529,14 @@ impl<D: Directory> Producer<D> {
             path,
             error,
         })?;
+        if let Target::Known { file_id, .. } = target
+            && let Some(tail) = self.manifest.tail(file_id)
+            && tail.end == start
+            && !tail.matches(start, reader.history())
+        {
+            // It was written again, or another file took its name, since it was looked at.
+            return Err(Changed::InputChanged.into());
+        }
         self.input_state = Ok(());
         if let Target::Known { file_id, .. } = target
             && let Some(prints) = self.directory.prints(key)
@@ -622,9 +642,13 @@ impl<D: Directory> Producer<D> {
                         return Err(Changed::OtherReader.into());
                     }
                     let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
+                    // Which siblings are older than the source must be known whatever happens next.
+                    // The generation goes with it: stored now, it need not be stored once it began.
                     self.manifest.began =
                         begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
-                    self.store()?;
+                    let change = self.change()?;
+                    self.store_as(&change.after)?;
+                    return Ok(Step::Record(Box::new(change)));
                 }
                 // Which siblings are older than this content must be known whatever happens next.
                 self.store_siblings()?;
@@ -832,11 +856,16 @@ impl<D: Directory> Producer<D> {
         let mut streaming = Streaming::new(begin.reader, file_id, position, head);
         streaming.late = begin.until.is_some();
         self.phase = Phase::Streaming(Box::new(streaming));
-        self.store()
+        // The first generation of a source was stored before it was recorded; another reader with
+        // this state file may have replaced it.
+        match self.directory.load() {
+            Ok(Stored::Manifest(stored)) if stored.same_generations(&self.manifest) => Ok(()),
+            _ => self.store(),
+        }
     }
 
-    /// Up to where it is known that the content of a position has bytes: because they were seen, or
-    /// sent once.
+    /// The offset up to which the content of a position is known to have bytes: they were seen in a
+    /// file, or sent.
     fn known_end(&self, position: Position) -> Option<u64> {
         let file_id = self.manifest.get(position.generation)?.file_id;
         self.seen.get(&file_id).copied().max(self.manifest.end(position.generation))
@@ -877,8 +906,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Notes the earlier contents of which more was seen than is delivered: another reader may have
-    /// left them with less, and another partition of this process may have seen more.
+    /// Notes the earlier contents that have undelivered bytes. Another reader may have left them
+    /// early, and another partition of this process may have seen them longer.
     fn note_owed(
         &mut self,
         manifest: &Manifest,

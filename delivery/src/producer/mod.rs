@@ -21,7 +21,7 @@ mod stream;
 pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
-use crate::files::{Identified, Inode, KnownContents, Pending, Siblings};
+use crate::files::{Identified, Inode, KnownContents, Pending, Siblings, UNNAMED};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -296,14 +296,13 @@ const LEAVE: Duration = Duration::from_secs(3);
 const FOLDER: Duration = Duration::from_millis(50);
 /// How often new siblings are looked for at most.
 const SIBLINGS: Duration = Duration::from_secs(1);
-/// How soon earlier files are looked at for late lines, at first; while some come, ever later.
+/// The pause between two checks of earlier files for late lines. It doubles after each check that
+/// finds some.
 const LATE: Duration = Duration::from_secs(2);
-/// How late that look may become.
+/// The longest such pause.
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
-/// The file ID of a content that has none yet.
-const UNNAMED: u64 = 0;
 
 /// The machine of one partition.
 #[derive(Debug)]
@@ -390,17 +389,19 @@ struct Open<F> {
     file_id: u64,
     file: F,
     len: u64,
-    /// The fingerprint of its first bytes then.
+    /// The fingerprint of its first bytes at that length.
     prints: Fingerprint,
     /// Since when it has had that length.
     since: Duration,
+    /// Whether no other content was seen in it.
+    is_content: bool,
 }
 
 impl<F: SourceFile> Open<F> {
-    fn new(file_id: u64, file: F) -> Self {
+    fn new(file_id: u64, file: F, is_content: bool) -> Self {
         let len = file.len().unwrap_or(0);
         let prints = first_prints(&file, len);
-        Self { file_id, file, len, prints, since: Duration::ZERO }
+        Self { file_id, file, len, prints, since: Duration::ZERO, is_content }
     }
 
     /// Whether a generation was begun in this file, with what it held when it was kept. Another
@@ -412,16 +413,16 @@ impl<F: SourceFile> Open<F> {
             && known.is_none_or(|known| known.agreement(&self.prints).differs.is_none())
     }
 
-    /// Looks at the file's length. `false`: another content is in it since.
+    /// Looks at the file's length. `false`: it was truncated, and may hold another content since.
     fn look(&mut self, now: Duration) -> bool {
         let len = self.file.len().unwrap_or(self.len);
         if len == self.len && self.since != Duration::ZERO {
-            return true;
+            return self.is_content;
         }
         let prints = first_prints(&self.file, len);
-        let is_same = len >= self.len && prints.agreement(&self.prints).differs.is_none();
+        self.is_content &= len >= self.len && prints.agreement(&self.prints).differs.is_none();
         (self.len, self.since, self.prints) = (len, now, prints);
-        is_same
+        self.is_content
     }
 }
 
@@ -660,7 +661,7 @@ impl<D: Directory> Producer<D> {
 
     /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
     pub fn hold(&mut self, file: D::File) {
-        self.open.push(Open::new(UNNAMED, file));
+        self.open.push(Open::new(UNNAMED, file, true));
     }
 
     /// `--once`: what the input holds now is what there is to do.
@@ -876,12 +877,20 @@ impl<D: Directory> Producer<D> {
     }
 
     fn store(&mut self) -> Result<(), StepError> {
-        self.directory.store(&self.manifest).map_err(|error| StepError::File {
+        let manifest = std::mem::take(&mut self.manifest);
+        let stored = self.store_as(&manifest);
+        self.manifest = manifest;
+        stored
+    }
+
+    /// Replaces the state file by what the manifest is about to become.
+    fn store_as(&mut self, manifest: &Manifest) -> Result<(), StepError> {
+        self.directory.store(manifest).map_err(|error| StepError::File {
             doing: "write",
             path: self.options.state.clone(),
             error,
         })?;
-        self.stored_siblings.clone_from(&self.manifest.siblings);
+        self.stored_siblings.clone_from(&manifest.siblings);
         Ok(())
     }
 
@@ -953,12 +962,17 @@ impl<D: Directory> Producer<D> {
 
     fn keep_open(&mut self, file_id: u64, reader: LineReader<D::File>) {
         let is_unchanged = reader.unchanged().unwrap_or(false);
-        let open = Open::new(file_id, reader.into_file());
-        open.file.free_memory();
+        let open = Open::new(file_id, reader.into_file(), is_unchanged);
         if is_unchanged {
             self.saw(file_id, open.len);
         }
         self.open.retain(|other| other.file_id != file_id || other.file.inode() != open.file.inode());
+        self.push_open(open);
+    }
+
+    fn push_open(&mut self, open: Open<D::File>) {
+        let file_id = open.file_id;
+        open.file.free_memory();
         self.open.push(open);
         // Those of known contents and those of others do not displace each other.
         let mut alike =
@@ -981,5 +995,29 @@ impl<D: Directory> Producer<D> {
             }
             open.file_id == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source_file::memory::MemoryFile;
+
+    /// What is written to a file after copytruncate are no bytes of the content that it had.
+    #[test]
+    fn an_open_file_that_was_truncated_does_not_lengthen_the_content_that_it_had() {
+        let now = Duration::from_secs(1);
+        let file = MemoryFile::new(b"first\n");
+        let mut open = Open::new(1, file.clone(), true);
+        file.set(b"first\nmore\n");
+        assert!(open.look(now));
+        file.set(b"");
+        assert!(!open.look(now));
+        file.set(b"second, which is longer\n");
+        assert!(!open.look(now));
+        // It was truncated before it was left.
+        let mut open = Open::new(1, file.clone(), false);
+        file.set(b"second, which is longer\nmore\n");
+        assert!(!open.look(now));
     }
 }

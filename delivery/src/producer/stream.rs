@@ -347,8 +347,8 @@ impl<D: Directory> Producer<D> {
                 false => added != expected,
             };
             if state.last_id < known.last_id || state.added.zip(expected).is_some_and(is_another) {
-                // What was added since stands above a gap; it began where the stream was last
-                // whole, or before.
+                // The entries that were added since are above a gap. It begins at the last position
+                // up to which the stream was complete, or before that.
                 self.in_doubt = self.whole_at.filter(|_| state.last_id >= known.last_id);
                 return Err(Changed::EntriesLost.into());
             }
@@ -447,6 +447,8 @@ impl<D: Directory> Producer<D> {
         if is_replaced && is_at_end && self.continue_at_input(&present, confirmed)? {
             return self.step(now);
         }
+        // Another file was rotated after this one, which had a rotated name when it was opened.
+        let may_leave = may_leave || is_replaced && self.has_unseen && path != self.options.input;
         let Some(streaming) = self.streaming() else { return self.step(now) };
         // At the end of the file, perhaps with an unfinished line at hand.
         if once_done == Some(false) && pending > 0 && is_at_end {

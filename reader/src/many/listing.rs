@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many folders are kept. More are listed again when they are needed.
+/// How many folders are cached. Others are listed again when needed.
 const FOLDERS: usize = 256;
 
 /// The listed folders, and whose the files in them are.
@@ -75,6 +75,12 @@ impl Listings for SourceListings {
 
     fn may_have(&self, path: &Path, ino: u64) -> bool {
         self.shared.sources().may_have(self.source, path, ino, &DiskTree)
+    }
+
+    fn was_found_for_another(&self, file: &DiskFile) -> bool {
+        let created = file.created().and_then(|created| i64::try_from(created).ok());
+        let file = FileId { inode: file.inode(), created };
+        self.shared.sources().was_found_for_another(self.source, file)
     }
 
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>> {

@@ -176,7 +176,7 @@ struct Many {
     rows: SourceList,
     /// Whether the list of sources may have changed, and when it was last set.
     is_list_old: bool,
-    listed_at: Instant,
+    listed_at: Option<Instant>,
 }
 
 /// What a walk found.
@@ -233,7 +233,7 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
 /// A file that would be a source: its name, its path, and the folder of its state file.
 pub(crate) type Candidate = (SourceName, PathBuf, PathBuf);
 
-/// The files that are there, and what stands in the way.
+/// The files that match now, and why a folder cannot be listed.
 pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, SharedListings, Option<String>), Failure> {
     let excluded = Excluded::new(&args.exclude)?;
     let patterns = patterns(args)?;
@@ -350,7 +350,7 @@ impl Many {
             refused: None,
             rows: context.sources.clone(),
             is_list_old: true,
-            listed_at: Instant::now(),
+            listed_at: None,
         })
     }
 
@@ -362,6 +362,7 @@ impl Many {
             0 => info!("--input {inputs}: no file matches yet; waiting for one"),
             _ => info!("--input {inputs}: following {count} {}", service::advice::noun(count as u64, "file")),
         }
+        self.list();
         let once = self.shared.args.service.once;
         let shutdown = self.shared.shutdown.clone();
         tokio::select! {
@@ -611,6 +612,8 @@ impl Many {
     /// Adds what a source needs here, in the order of their numbers.
     fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) {
         let index = self.sources.len();
+        // Until it has reported, nobody knows how much is left of all.
+        let _ = self.shared.totals.of_source(u32::try_from(index).unwrap_or(u32::MAX));
         self.sources.push(Source {
             name,
             path,
@@ -669,13 +672,24 @@ impl Many {
 
     /// Lists the sources for the pages.
     fn list(&mut self) {
-        self.is_list_old |= !self.active.is_empty();
-        if !self.is_list_old || self.listed_at.elapsed() < LIST {
-            return;
+        self.is_list_old |= !(self.active.is_empty() && self.queue.is_empty() && self.away.is_empty());
+        if self.is_list_old && self.listed_at.is_none_or(|at| at.elapsed() >= LIST) {
+            (self.is_list_old, self.listed_at) = (false, Some(Instant::now()));
+            self.list_now();
         }
-        (self.is_list_old, self.listed_at) = (false, Instant::now());
+    }
+
+    fn list_now(&self) {
         let rows = self.sources.iter().enumerate().map(|(index, source)| {
-            let (position, size) = self.shared.totals.progress_of(u32::try_from(index).unwrap_or(u32::MAX));
+            let nth = u32::try_from(index).unwrap_or(u32::MAX);
+            let is_to_be_read = source.phase != Phase::Parked || self.away.contains(&index);
+            if is_to_be_read
+                && Format::of(&source.path).is_none()
+                && let Ok(file) = std::fs::metadata(&source.path)
+            {
+                self.shared.totals.of_source(nth).has_grown_to(file.len());
+            }
+            let progress = self.shared.totals.progress_of(nth);
             let state = match source.phase {
                 _ if source.reason.is_some() => "refused",
                 Phase::Active { .. } => "active",
@@ -687,8 +701,8 @@ impl Many {
                 },
             };
             let mut row = SourceRow::new(source.name.escaped(), state);
-            row.bytes = position.unwrap_or(0);
-            row.backlog = position.zip(size).map(|(position, size)| size.saturating_sub(position));
+            row.bytes = progress.map_or(0, |(position, _)| position);
+            row.backlog = progress.map(|(position, size)| size.saturating_sub(position));
             row.reason.clone_from(&source.reason);
             row
         });
@@ -762,6 +776,7 @@ impl Many {
                 source.refused_at = Some(Instant::now());
                 let name = source.name.escaped();
                 source.reason = Some(why.clone());
+                self.shared.totals.of_source(u32::try_from(index).unwrap_or(u32::MAX)).forget();
                 if once {
                     source.phase = Phase::Done;
                     self.refused = Some(why.clone());

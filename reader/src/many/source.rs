@@ -390,7 +390,7 @@ impl Active {
         }
     }
 
-    /// Warns once of something that lasts.
+    /// Warns about a condition once, however long it lasts.
     fn tell(&mut self, what: String) {
         if self.told.as_ref() != Some(&what) {
             warn!(event = "fault", stream = self.driver.record.stream.as_str(); "source {}: {what}", self.escaped);

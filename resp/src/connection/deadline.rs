@@ -56,7 +56,8 @@ impl Deadline {
         }
     }
 
-    /// Grants a reply that has begun its extension, once. Returns `false` when there is none.
+    /// Extends the deadline once, for a reply that has begun. Returns `false` if there is no
+    /// extension, or no other one.
     pub(super) fn extend(&mut self) -> bool {
         let Some(extension) = self.extension.take() else { return false };
         *self = Self::after(extension);

@@ -59,7 +59,7 @@ impl ValueKind {
     }
 }
 
-/// The name in errors, where all kinds of strings are strings.
+/// The name in errors, which call every kind of string a string.
 impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -12,6 +12,7 @@ use crate::{CommandWriter, StreamId};
 mod decode;
 mod entry;
 mod range;
+mod read;
 mod removed;
 mod stream_entries;
 mod trim;

@@ -1,6 +1,7 @@
 //! `XREAD`.
 
 use super::StreamEntries;
+use super::read::Read;
 use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
 /// Where [`XRead`] starts.
@@ -36,60 +37,46 @@ impl From<StreamId> for ReadFrom {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct XRead<'a> {
-    first: (&'a [u8], ReadFrom),
-    more: Vec<(&'a [u8], ReadFrom)>,
-    count: Option<u64>,
-    max_count: Option<u64>,
-    max_size: Option<u64>,
-    block: Option<BlockTimeout>,
-}
+pub struct XRead<'a>(Read<'a, ReadFrom>);
 
 impl<'a> XRead<'a> {
     /// Reads one stream.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), from: impl Into<ReadFrom>) -> Self {
-        Self {
-            first: (key.as_ref(), from.into()),
-            more: Vec::new(),
-            count: None,
-            max_count: None,
-            max_size: None,
-            block: None,
-        }
+        Self(Read::new(key.as_ref(), from.into()))
     }
 
     /// Reads another stream too.
     #[must_use]
     pub fn and(mut self, key: &'a (impl AsRef<[u8]> + ?Sized), from: impl Into<ReadFrom>) -> Self {
-        self.more.push((key.as_ref(), from.into()));
+        self.0.and(key.as_ref(), from.into());
         self
     }
 
     /// Returns at most this many entries per stream.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
-        self.count = Some(entries);
+        self.0.count = Some(entries);
         self
     }
 
     /// Returns at most this many entries of all streams together (`MAXCOUNT`). Redis 8.10.
     #[must_use]
     pub const fn max_count(mut self, entries: u64) -> Self {
-        self.max_count = Some(entries);
+        self.0.max_count = Some(entries);
         self
     }
 
     /// Limits the reply to about this many bytes, but at least one entry (`MAXSIZE`). Redis 8.10.
     #[must_use]
     pub const fn max_size(mut self, bytes: u64) -> Self {
-        self.max_size = Some(bytes);
+        self.0.max_size = Some(bytes);
         self
     }
 
     /// Blocks in the server until there is an entry.
     #[must_use]
     pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
-        self.block = Some(block);
+        self.0.block = Some(block);
         Blocking::new(self, block)
     }
 }
@@ -102,46 +89,21 @@ impl Command for XRead<'_> {
     }
 
     fn key(&self) -> Option<&[u8]> {
-        Some(self.first.0)
+        Some(self.0.key())
     }
 
     fn routing(&self) -> Routing {
-        Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
+        self.0.routing()
     }
 
-    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
-        let streams = || std::iter::once(&self.first).chain(&self.more);
-        let pairs = [self.count.is_some(), self.max_count.is_some(), self.max_size.is_some(), self.block.is_some()];
-        let options = 2 * pairs.iter().filter(|set| **set).count();
-        out.command("XREAD", options + 1 + 2 * (1 + self.more.len()));
-        if let Some(count) = self.count {
-            out.arg("COUNT");
-            out.arg_int(count);
-        }
-        if let Some(entries) = self.max_count {
-            out.arg("MAXCOUNT");
-            out.arg_int(entries);
-        }
-        if let Some(bytes) = self.max_size {
-            out.arg("MAXSIZE");
-            out.arg_int(bytes);
-        }
-        if let Some(block) = self.block {
-            out.arg("BLOCK");
-            out.arg_int(block.millis());
-        }
-        out.arg("STREAMS");
-        for (key, _) in streams() {
-            out.arg(key);
-        }
-        for (_, from) in streams() {
-            match from {
-                ReadFrom::After(id) => out.arg_id(*id),
-                ReadFrom::New => out.arg("$"),
-                ReadFrom::Last => out.arg("+"),
-            }
-        }
+        out.command("XREAD", self.0.args());
+        self.0.encode_limits(out);
+        self.0.encode_streams(out, |from, out| match from {
+            ReadFrom::After(id) => out.arg_id(id),
+            ReadFrom::New => out.arg("$"),
+            ReadFrom::Last => out.arg("+"),
+        });
     }
 
     fn decode(frame: Frame) -> Result<StreamEntries, Error> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::StreamEntries;
+use super::read::Read;
 use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
 /// Where [`XReadGroup`] starts.
@@ -22,14 +23,9 @@ pub enum GroupFrom {
 pub struct XReadGroup<'a> {
     group: &'a [u8],
     consumer: &'a [u8],
-    first: (&'a [u8], GroupFrom),
-    more: Vec<(&'a [u8], GroupFrom)>,
-    count: Option<u64>,
-    max_count: Option<u64>,
-    max_size: Option<u64>,
+    read: Read<'a, GroupFrom>,
     no_ack: bool,
     claim: Option<Duration>,
-    block: Option<BlockTimeout>,
 }
 
 impl<'a> XReadGroup<'a> {
@@ -43,42 +39,37 @@ impl<'a> XReadGroup<'a> {
         Self {
             group: group.as_ref(),
             consumer: consumer.as_ref(),
-            first: (key.as_ref(), from),
-            more: Vec::new(),
-            count: None,
-            max_count: None,
-            max_size: None,
+            read: Read::new(key.as_ref(), from),
             no_ack: false,
             claim: None,
-            block: None,
         }
     }
 
     /// Reads another stream too.
     #[must_use]
     pub fn and(mut self, key: &'a (impl AsRef<[u8]> + ?Sized), from: GroupFrom) -> Self {
-        self.more.push((key.as_ref(), from));
+        self.read.and(key.as_ref(), from);
         self
     }
 
     /// Returns at most this many entries per stream.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
-        self.count = Some(entries);
+        self.read.count = Some(entries);
         self
     }
 
     /// Returns at most this many entries of all streams together (`MAXCOUNT`). Redis 8.10.
     #[must_use]
     pub const fn max_count(mut self, entries: u64) -> Self {
-        self.max_count = Some(entries);
+        self.read.max_count = Some(entries);
         self
     }
 
     /// Limits the reply to about this many bytes, but at least one entry (`MAXSIZE`). Redis 8.10.
     #[must_use]
     pub const fn max_size(mut self, bytes: u64) -> Self {
-        self.max_size = Some(bytes);
+        self.read.max_size = Some(bytes);
         self
     }
 
@@ -100,7 +91,7 @@ impl<'a> XReadGroup<'a> {
     /// Blocks in the server until there is an entry. No effect on pending entries.
     #[must_use]
     pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
-        self.block = Some(block);
+        self.read.block = Some(block);
         Blocking::new(self, block)
     }
 }
@@ -113,39 +104,21 @@ impl Command for XReadGroup<'_> {
     }
 
     fn key(&self) -> Option<&[u8]> {
-        Some(self.first.0)
+        Some(self.read.key())
     }
 
     fn routing(&self) -> Routing {
-        Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
+        self.read.routing()
     }
 
     #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
-        let streams = || std::iter::once(&self.first).chain(&self.more);
-        let pairs = [&self.count, &self.max_count, &self.max_size].map(Option::is_some);
-        let pairs = pairs.into_iter().chain([self.block.is_some(), self.claim.is_some()]);
-        let options = 2 * pairs.filter(|set| *set).count() + usize::from(self.no_ack);
-        out.command("XREADGROUP", 3 + options + 1 + 2 * (1 + self.more.len()));
+        let options = 2 * usize::from(self.claim.is_some()) + usize::from(self.no_ack);
+        out.command("XREADGROUP", 3 + options + self.read.args());
         out.arg("GROUP");
         out.arg(self.group);
         out.arg(self.consumer);
-        if let Some(count) = self.count {
-            out.arg("COUNT");
-            out.arg_int(count);
-        }
-        if let Some(entries) = self.max_count {
-            out.arg("MAXCOUNT");
-            out.arg_int(entries);
-        }
-        if let Some(bytes) = self.max_size {
-            out.arg("MAXSIZE");
-            out.arg_int(bytes);
-        }
-        if let Some(block) = self.block {
-            out.arg("BLOCK");
-            out.arg_int(block.millis());
-        }
+        self.read.encode_limits(out);
         if let Some(min_idle) = self.claim {
             out.arg("CLAIM");
             out.arg_int(super::millis(min_idle));
@@ -153,16 +126,10 @@ impl Command for XReadGroup<'_> {
         if self.no_ack {
             out.arg("NOACK");
         }
-        out.arg("STREAMS");
-        for (key, _) in streams() {
-            out.arg(key);
-        }
-        for (_, from) in streams() {
-            match from {
-                GroupFrom::New => out.arg(">"),
-                GroupFrom::Pending(id) => out.arg_id(*id),
-            }
-        }
+        self.read.encode_streams(out, |from, out| match from {
+            GroupFrom::New => out.arg(">"),
+            GroupFrom::Pending(id) => out.arg_id(id),
+        });
     }
 
     fn decode(frame: Frame) -> Result<StreamEntries, Error> {

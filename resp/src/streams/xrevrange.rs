@@ -3,7 +3,7 @@
 use std::ops::RangeBounds;
 
 use super::Entries;
-use super::range::IdRange;
+use super::range::RangeRead;
 use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
 /// `XREVRANGE`: the entries in a range of IDs, in reverse order. Redis 5.0.
@@ -21,22 +21,18 @@ use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct XRevRange<'a> {
-    key: &'a [u8],
-    range: IdRange,
-    count: Option<u64>,
-}
+pub struct XRevRange<'a>(RangeRead<'a>);
 
 impl<'a> XRevRange<'a> {
     /// Reads a range of a stream.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), range: impl RangeBounds<StreamId>) -> Self {
-        Self { key: key.as_ref(), range: IdRange::new(&range), count: None }
+        Self(RangeRead::new(key.as_ref(), &range))
     }
 
     /// Returns at most this many entries.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
-        self.count = Some(entries);
+        self.0.count = Some(entries);
         self
     }
 }
@@ -49,19 +45,11 @@ impl Command for XRevRange<'_> {
     }
 
     fn key(&self) -> Option<&[u8]> {
-        Some(self.key)
+        Some(self.0.key)
     }
 
-    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
-        out.command("XREVRANGE", 3 + 2 * usize::from(self.count.is_some()));
-        out.arg(self.key);
-        self.range.encode_end(out);
-        self.range.encode_start(out);
-        if let Some(count) = self.count {
-            out.arg("COUNT");
-            out.arg_int(count);
-        }
+        self.0.encode(self.name(), true, out);
     }
 
     fn decode(frame: Frame) -> Result<Entries, Error> {

@@ -3,7 +3,8 @@
 use crate::filesystem::{ContentId, Errno, FileSystem, Inode, folder_of};
 use crate::programs::INPUT;
 use delivery::files::{
-    self, Compared, Identified, KnownContents, Limits, Prefix, Question, ScanHistory, Sighting, Snapshot, probes,
+    self, Compared, Identified, KnownContents, Limits, Prefix, Question, ScanHistory, Sighting, Snapshot, UNNAMED,
+    probes,
 };
 use delivery::fingerprint::{Fingerprint, Span};
 use delivery::manifest::Manifest;
@@ -220,8 +221,11 @@ impl SimulatedDirectory {
                 }
             }
         }
+        let mut was_input: Vec<Inode> =
+            open.iter().filter(|(file_id, _)| *file_id == UNNAMED).map(|(_, file)| file.inode).collect();
         for path in self.strays() {
             let inode = files.resolve(&path).ok().filter(|inode| self.may_have(&files, &path, *inode));
+            was_input.extend(inode);
             listed.extend(inode.map(|inode| (path, inode, NameKind::Other)));
         }
         for (_, file) in open {
@@ -263,6 +267,7 @@ impl SimulatedDirectory {
                 modified: nanos(file.modified),
                 created: Some(nanos(file.created)),
                 changing: before.is_some_and(|before| state.changed_since(before)),
+                was_input: was_input.contains(&inode),
                 hashes: whole
                     .as_ref()
                     .map_or_else(BTreeMap::new, |prints| hashes(&probes(known, prints), file.bytes())),

@@ -16,8 +16,8 @@ use crate::{rig, text};
 
 /// Rotated files of a source that are kept.
 const KEPT: usize = 4;
-/// Between two rotations of a file: the reader waits a moment before it leaves a rotated file, so
-/// it could not keep up.
+/// The time between two rotations of a file. The reader waits a moment before it leaves a rotated
+/// file, so it could not keep up with faster ones.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A thread that is the application and logrotate of all files, so that no byte is written between

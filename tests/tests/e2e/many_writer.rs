@@ -87,6 +87,12 @@ fn a_folder_mirrors_all_sources_and_those_that_come_later() {
     writer.wait_for_log(&["../evil", "has no output"]);
     writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     wait::until("the status lists the sources", || writer.get("/status.json").1.contains(r#""name":"deep/er/b.log""#));
+    wait::until("the status has the consumers of each", || {
+        let status = writer.get("/status.json").1;
+        status.contains(r#""consumers":null"#) && status.contains(r#""consumers":1"#)
+    });
+    assert!(!writer.get("/").1.contains("Consumers of the group"));
+    writer.wait_for_metric("line_stream_latency_seconds_count", |batches| batches > 0.0);
     wait::until("the latest one has a series", || writer.get("/metrics").1.contains(r#"source="late.log""#));
     writer.stop();
     let consumers = sources.rig.redis.call(&["XINFO", "CONSUMERS", &Sources::key("a.log"), "writers"]);
@@ -106,7 +112,7 @@ fn writers_share_the_sources_by_name() {
     for name in &sources.names {
         sources.send(name, format!("{name}\n"));
     }
-    sources.writer().set("--sources", "a/*.log,b/**").once().run_ok();
+    sources.writer().set("--sources", "{a/*.log,b/**}").once().run_ok();
     assert_eq!(without_journals(&sources.rig.folder.join("out/a")), ["1.log"]);
     sources.writer().set("--sources", "**/*.txt").once().run_ok();
     sources.wait_mirrored();
@@ -151,19 +157,26 @@ fn sources_survive_kills_of_writer_and_redis() {
 
 #[test]
 fn a_fault_of_one_output_leaves_the_others_alone() {
-    let sources = Sources::new(Persistence::None, &["bad.log", "full/a.log", "good.log"]);
+    let sources = Sources::new(Persistence::None, &["bad.log", "full/a.log", "full/b.log", "good.log"]);
     let (full, bad) = (sources.rig.folder.join("out/full"), sources.output("bad.log"));
     std::fs::create_dir_all(&full).unwrap();
     std::fs::create_dir(&bad).unwrap();
     let mount = Mount::new("tmpfs", "size=64k", &full);
     sources.send("bad.log", "1\n");
     sources.send("full/a.log", text::numbered(0..5000, 1));
+    sources.send("full/b.log", text::numbered(0..5000, 2));
     sources.send("good.log", "1\n");
     let mut writer = sources.writer().start();
     sources.rig.wait_len_of(&sources.output("good.log"), 2);
     writer.wait_for_log(&["source bad.log", "it is a folder"]);
     if mount.is_some() {
-        writer.wait_for_log(&["full/a.log", "No space left"]);
+        let shown = |name: &str| format!(r#"{}: writing the output: No space left"#, sources.output(name).display());
+        wait::until("the page says so of both", || {
+            let status = writer.get("/status.json").1;
+            status.contains(&shown("full/a.log")) && status.contains(&shown("full/b.log"))
+        });
+        let lines = writer.log().lines().filter(|line| line.contains("No space left")).count();
+        assert_eq!(lines, 1, "one disk, one line: {}", writer.log());
     }
     let (code, reason) = writer.readyz();
     assert_eq!(code, 503, "{reason}");

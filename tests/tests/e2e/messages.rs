@@ -115,7 +115,7 @@ fn wrong_invocations() {
             &["--claim-idle", "-5"],
             "--claim-idle \"-5\": allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h",
         ),
-        (&["--group", ""], "--group \"\": allowed: a name of at least one byte"),
+        (&["--group", ""], "--group \"\": allowed: a name of at least one byte, without control characters"),
         (
             &["--output", "-"],
             "--output -: standard output; allowed: a regular file, since what was written must be there after a restart",

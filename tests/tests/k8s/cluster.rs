@@ -155,7 +155,7 @@ fn who_belongs_to_the_cluster_reaches_it_and_nobody_else() {
     }
 }
 
-/// Whether this redis-server is of the version that host names of nodes need, or later.
+/// Whether this redis-server has at least this major version.
 pub(crate) fn is_major(needed: u32) -> bool {
     let version = Command::new(redis::program()).arg("--version").output().expect("redis-server --version");
     let version = String::from_utf8_lossy(&version.stdout).into_owned();

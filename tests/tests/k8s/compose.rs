@@ -1,4 +1,4 @@
-//! `compose.yaml`: there is no container engine here, so its names are held against files,
+//! `compose.yaml`: the tests run without a container engine, so they compare its names with files,
 //! binaries, the image and the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};

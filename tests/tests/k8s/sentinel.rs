@@ -65,7 +65,7 @@ impl Settings {
         let tls = self.tls.as_ref().map_or_else(|| at.clone(), |tls| tls.display().to_string());
         let text = text.replace("redis-sentinel-$1.redis-sentinel", "127.0.0.2$1");
         let text = text.replace("exec redis-server", &format!("exec {}", redis::program().display()));
-        // In two steps, as one number ends the other.
+        // In two steps, because 26379 contains 6379.
         let text = text.replace("26379", "@sentinel").replace("6379", "@redis");
         let text = text.replace("@sentinel", &self.ports.1.to_string()).replace("@redis", &self.ports.0.to_string());
         let text = text.replace("/run/redis", &format!("{at}/run")).replace("/etc/redis", &format!("{at}/etc"));

@@ -13,7 +13,7 @@ use delivery::output::Verdict;
 use delivery::partition::Partition;
 use delivery::source_name::registry_key;
 use resp::streams::XLen;
-use resp::{ClusterClient, Connection, Endpoint, Executor, Frame, Pipeline, cmd};
+use resp::{ClusterClient, Connection, Endpoint, ErrorKind, Executor, Frame, Pipeline, cmd};
 use service::advice::{self, noun};
 use service::preflight::{Commands, Preflight};
 use std::path::Path;
@@ -78,13 +78,12 @@ pub(crate) async fn check(
     };
     let groups: Vec<Group> = sources.iter().map(|source| group(&source.name.escaped())).collect();
     let waiting = match &cluster {
-        Some(cluster) => waiting(cluster, &groups).await,
-        None => waiting(&mut *connection, &groups).await,
+        Some(cluster) => waiting(checks, cluster, &groups).await,
+        None => waiting(checks, &mut *connection, &groups).await,
     };
     match waiting {
-        Ok(waiting) => {
-            checks.ok(format!("--group: {} in all sources", wait(waiting)));
-        }
+        Ok(Some(waiting)) => checks.ok(format!("--group: {} in all sources", wait(waiting))),
+        Ok(None) => {}
         Err(error) => checks.redis(format!("--group: checking {}", args.writer.group), &error),
     }
     let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
@@ -157,9 +156,14 @@ fn outputs(checks: &mut Preflight, args: &CheckArgs, folder: &Path, sources: &[L
     }
 }
 
-/// How many entries wait in all these groups.
-async fn waiting(mut redis: impl Executor, groups: &[Group]) -> Result<u64, resp::Error> {
-    let mut waiting = 0_u64;
+/// How many entries wait in all these groups. `None` if those of a source cannot be counted, which
+/// is reported.
+async fn waiting(
+    checks: &mut Preflight,
+    mut redis: impl Executor,
+    groups: &[Group],
+) -> Result<Option<u64>, resp::Error> {
+    let mut waiting = Some(0_u64);
     for groups in groups.chunks(TOGETHER) {
         let mut questions = Pipeline::new();
         let asked: Vec<_> = groups
@@ -168,10 +172,25 @@ async fn waiting(mut redis: impl Executor, groups: &[Group]) -> Result<u64, resp
             .collect();
         let mut replies = redis.run(&questions).await?;
         for (group, (infos, length)) in groups.iter().zip(asked) {
-            let (Ok(infos), Ok(length)) = (replies.take(infos), replies.take(length)) else { continue };
+            let (infos, length) = match (replies.take(infos), replies.take(length)) {
+                (Ok(infos), Ok(length)) => (infos, length),
+                // A source without a stream yet.
+                (Err(error), _) if error.kind() == ErrorKind::NoSuchKey => continue,
+                (Err(error), _) | (_, Err(error)) => {
+                    // Missing rights are reported with the commands that need them.
+                    if error.kind() != ErrorKind::NoPerm {
+                        checks.waits(
+                            format!("--group: checking {} of {}: {error}", group.name, group.stream),
+                            "the writer would write the other sources, and try this one again",
+                        );
+                    }
+                    waiting = None;
+                    continue;
+                }
+            };
             let ours = infos.iter().find(|one| one.name == group.name.as_bytes()).map(state);
             let waits = ours.map_or(length, |ours| ours.lag(length, None).saturating_add(ours.pending));
-            waiting = waiting.saturating_add(waits);
+            waiting = waiting.map(|waiting| waiting.saturating_add(waits));
         }
     }
     Ok(waiting)

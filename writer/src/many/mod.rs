@@ -10,8 +10,9 @@
 //! * [acknowledgements](acknowledge): those of all sources of a node that are durable go out
 //!   together.
 //!
-//! A source for which nothing comes is [parked](parking). Redis tells when the stream of one
-//! changes, which [wakes](waker) it, and a [survey] finds what that does not see. A fault of one
+//! A source for which nothing comes is [parked](parking). Redis reports when the stream of a parked
+//! source changes, and the source is [woken](waker). A [survey] of all groups finds the changes
+//! that Redis does not report. A fault of one
 //! source, such as a journal that does not match or a disk that is full, leaves the others alone.
 
 mod acknowledge;
@@ -66,6 +67,8 @@ pub(crate) struct Shared<'a> {
     many: OneOfMany,
     /// The user was found to have the rights that are needed.
     is_allowed: Cell<bool>,
+    /// The registry was read.
+    is_listed: Cell<bool>,
 }
 
 impl Shared<'_> {
@@ -117,6 +120,7 @@ pub(crate) async fn run(
         slots: Slots::new(),
         many: OneOfMany { threads: Arc::new(Semaphore::new(THREADS)), journals: Arc::default() },
         is_allowed: Cell::default(),
+        is_listed: Cell::default(),
     };
     let listing = context.connector.for_stream(&registry_key(&service.stream), context.health.clone());
     let mut registry = Registry::new(&service.stream, wanted.as_ref(), listing, &context.health);
@@ -167,6 +171,7 @@ async fn mirror(shared: &Shared<'_>, registry: &mut Registry<'_>) -> Result<(), 
     let mut running = FuturesUnordered::new();
     let mut failed: Option<Failure> = None;
     let take_up = |listed: Vec<Listed>| {
+        shared.is_listed.set(true);
         let mut fresh = Vec::new();
         for Listed { name, is_finished } in listed {
             let source = match shared.sources.with_key(&name.key(&shared.service.stream)) {

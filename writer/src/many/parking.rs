@@ -48,7 +48,7 @@ pub(crate) enum Closed {
 /// Why waiting ended.
 #[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(crate) enum Woken {
-    /// Something may have come. The connection is another one.
+    /// There may be new entries. The source gets a connection to read them over.
     Read(Connection, Lent),
     /// A connection was lost since this session began.
     Over,

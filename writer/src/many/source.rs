@@ -2,13 +2,14 @@
 
 use super::Shared;
 use super::parking::{Closed, Parking};
-use super::survey::Backlog;
+use super::survey::{Backlog, show_latency};
 use crate::check;
 use crate::commit::{Commit, Committed};
 use crate::consume::{Consume, Link};
 use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen};
 use crate::journal_file::folder_of;
+use crate::latency::Latency;
 use crate::run::{Ended, Opening, disk_backoff, for_consumer, tell};
 use delivery::consumer::{Batch, Consumer, Consumption, Settings};
 use delivery::journal::Identity;
@@ -90,6 +91,9 @@ pub(crate) struct Source {
     /// The group knows this consumer.
     pub(crate) has_joined: Cell<bool>,
     pub(crate) backlog: Cell<Option<Backlog>>,
+    pub(super) latency: RefCell<Latency>,
+    /// Something was committed since the survey last asked when the reader sent it.
+    pub(super) has_committed: Cell<bool>,
     /// The length of the output.
     pub(crate) size: Cell<u64>,
     state: Cell<(State, Instant)>,
@@ -191,6 +195,8 @@ pub(super) fn new(shared: &Shared<'_>, name: SourceName, nth: usize) -> Rc<Sourc
         is_finished: Cell::new(false),
         has_joined: Cell::new(false),
         backlog: Cell::new(None),
+        latency: RefCell::new(Latency::of_source()),
+        has_committed: Cell::default(),
         size: Cell::new(0),
         state: Cell::new((State::Waiting, Instant::now())),
         reason: RefCell::new(None),
@@ -361,6 +367,9 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
         while let Some(mut batch) = committed.recv().await {
             let bytes: u64 = batch.runs.iter().map(|run| run.span.end.saturating_sub(run.span.start)).sum();
             source.size.set(source.size.get().saturating_add(bytes));
+            source.latency.borrow_mut().committed(&batch);
+            source.has_committed.set(true);
+            show_latency(shared, source);
             let ids = std::mem::take(&mut batch.ids);
             if !ids.is_empty() && !shared.node_of(source).acknowledgements.add(source, ids).await {
                 return Err(Ended::Stop(Stop::Shutdown));

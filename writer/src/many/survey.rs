@@ -5,10 +5,10 @@ use super::Shared;
 use super::node::Node;
 use super::source::Source;
 use crate::acknowledge::is_gone;
-use crate::group::state;
+use crate::group::{read_notes, state};
 use crate::metric_names;
 use delivery::consumer::can_trim;
-use metrics::gauge;
+use metrics::{gauge, histogram};
 use resp::streams::XLen;
 use resp::{Connection, Error, Pipeline};
 use service::{ServerWatch, SourceRow, Stop};
@@ -20,6 +20,8 @@ const TOGETHER: usize = 100;
 /// A round begins this often, or less often when there are many sources.
 const ROUND: Duration = Duration::from_secs(1);
 const FOR_EACH: Duration = Duration::from_millis(5);
+/// How soon the sources are shown when they are not listed yet.
+const SOON: Duration = Duration::from_millis(200);
 const MEASURING: &str = "measuring";
 
 /// What the latest look at a source has shown.
@@ -28,6 +30,8 @@ pub(crate) struct Backlog {
     pub(crate) length: u64,
     pub(crate) lag: u64,
     pub(crate) pending: u64,
+    /// Consumers of the group.
+    pub(crate) consumers: u64,
 }
 
 /// Looks at the sources of a node until the service stops.
@@ -83,10 +87,21 @@ async fn look(
     let mut questions = Pipeline::new();
     let asked: Vec<_> = sources
         .iter()
-        .map(|source| (questions.add(source.group.ask_groups()), questions.add(XLen::new(&source.group.stream))))
+        .map(|source| {
+            let group = &source.group;
+            // For those that have nothing to do, there is no latency to measure.
+            let notes = source.has_committed.take().then(|| questions.add(group.ask_notes()));
+            (questions.add(group.ask_groups()), questions.add(XLen::new(&group.stream)), notes)
+        })
         .collect();
     let mut replies = connection.run(&questions).await?;
-    for (source, (groups, length)) in sources.iter().zip(asked) {
+    for (source, (groups, length, notes)) in sources.iter().zip(asked) {
+        if let Some(Ok(notes)) = notes.map(|notes| replies.take(notes))
+            && let Some(sent) = read_notes(&notes).sent
+        {
+            source.latency.borrow_mut().sent(sent);
+            show_latency(shared, source);
+        }
         let (groups, length) = match (replies.take(groups), replies.take(length)) {
             (Ok(groups), Ok(length)) => (groups, length),
             (Err(error), _) if is_gone(&error) => (Vec::new(), 0),
@@ -101,8 +116,10 @@ async fn look(
         if can_trim(&states, length) {
             node.acknowledgements.trim(source);
         }
+        let ours = groups.iter().find(|one| one.name == source.group.name.as_bytes());
+        let consumers = ours.map_or(0, |ours| ours.consumers);
         let Some(ours) = states.iter().find(|one| one.name == source.group.name.as_bytes()) else {
-            source.backlog.set(Some(Backlog { length, lag: length, pending: 0 }));
+            source.backlog.set(Some(Backlog { length, lag: length, pending: 0, consumers }));
             // The others make the group, or find that it is gone, by themselves. Woken now, they
             // would open their outputs once more as soon as they are closed.
             if source.is_parked() {
@@ -111,7 +128,7 @@ async fn look(
             continue;
         };
         let lag = ours.lag(length, None);
-        source.backlog.set(Some(Backlog { length, lag, pending: ours.pending }));
+        source.backlog.set(Some(Backlog { length, lag, pending: ours.pending, consumers }));
         let has_waited_for_us =
             ours.pending > 0 && (shared.claims || source.epoch.get() != epoch || ours.pending != source.pending.get());
         if source.is_parked() && (lag > 0 || has_waited_for_us) {
@@ -123,30 +140,43 @@ async fn look(
     Ok(())
 }
 
+/// Shows what was measured of a source. All of them share one histogram.
+pub(super) fn show_latency(shared: &Shared<'_>, source: &Source) {
+    for latency in source.latency.borrow_mut().measured() {
+        histogram!(metric_names::LATENCY).record(latency);
+        shared.context.health.set_latency(latency);
+    }
+}
+
 fn row(source: &Source) -> SourceRow {
     let mut row = SourceRow::new(source.name.escaped(), source.state().name());
     row.bytes = source.size.get();
     row.backlog = source.backlog.get().map(|one| one.lag.saturating_add(one.pending));
-    row.reason.clone_from(&source.reason.borrow());
+    row.consumers = source.backlog.get().map(|one| one.consumers);
+    row.reason = source.reason.borrow().clone().or_else(|| source.health.file_fault());
     row
 }
 
 /// Shows the sources and their totals until it is dropped.
 pub(super) async fn show(shared: &Shared<'_>) {
     loop {
-        tokio::time::sleep(pause(shared)).await;
         show_now(shared);
+        let pause = if shared.is_listed.get() { pause(shared) } else { SOON };
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Sets the gauges of the totals; unknown while one of the sources is.
+/// Sets the gauges of the totals; unknown while the list of sources or one of them is.
 fn show_now(shared: &Shared<'_>) {
-    let sum = shared.sources.all().try_fold(Backlog::default(), |sum, source| {
+    let none = shared.is_listed.get().then(Backlog::default);
+    let sum = shared.sources.all().fold(none, |sum, source| {
+        let sum = sum?;
         let one = source.backlog.get()?;
         Some(Backlog {
             length: sum.length.saturating_add(one.length),
             lag: sum.lag.saturating_add(one.lag),
             pending: sum.pending.saturating_add(one.pending),
+            consumers: 0,
         })
     });
     let show = |name, of: fn(Backlog) -> u64| gauge!(name).set(sum.map_or(f64::NAN, |sum| of(sum) as f64));

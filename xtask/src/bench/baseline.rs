@@ -37,7 +37,7 @@ impl Baseline {
         serde_json::from_str(text).map_err(|error| Error::new(format!("benches/baseline.json: {error}")))
     }
 
-    /// Puts results in place of what was known of their sections.
+    /// Replaces the known results of the sections that `results` has.
     pub(crate) fn learn(&mut self, results: &Results) {
         for section in &results.sections {
             let cases = section.cases.iter().map(|case| {
