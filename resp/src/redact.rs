@@ -143,6 +143,9 @@ pub(crate) fn secret_command(command: &str) -> Option<&'static str> {
         "AUTH" => Some("AUTH"),
         "HELLO" => Some("HELLO"),
         "ACL" if words.next()? == "SETUSER" => Some("ACL SETUSER"),
+        "CONFIG" if words.next()? == "SET" => Some("CONFIG SET"),
+        "SENTINEL" if words.next()? == "SET" => Some("SENTINEL SET"),
+        "MIGRATE" => Some("MIGRATE"),
         _ => None,
     }
 }
@@ -194,7 +197,10 @@ mod tests {
         for command in ["acl setuser", "ACL SETUSER me >s3cret"] {
             assert_eq!(secret_command(command), Some("ACL SETUSER"));
         }
-        for command in ["", "GET", "ACL WHOAMI", "ACL"] {
+        assert_eq!(secret_command("config Set requirepass s3cret"), Some("CONFIG SET"));
+        assert_eq!(secret_command("sentinel SET m auth-pass s3cret"), Some("SENTINEL SET"));
+        assert_eq!(secret_command("migrate h 1 k 0 1 AUTH s3cret"), Some("MIGRATE"));
+        for command in ["", "GET", "ACL WHOAMI", "ACL", "CONFIG GET requirepass", "SENTINEL MASTERS"] {
             assert_eq!(secret_command(command), None, "{command}");
         }
     }

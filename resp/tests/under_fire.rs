@@ -2,16 +2,18 @@
 //! shows a secret, and no error is mistaken for another.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use resp::{
     BlockTimeout, Blocking, Client, ClientEvent, ClientOptions, ClusterClient, Config, Connection, ConsumerOptions,
     Endpoint, Error, ErrorKind, Frame, Pipeline, RespVersion, Sent, Transaction, cmd,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -248,6 +250,52 @@ async fn every_call_ends_by_its_deadline() {
         let limit = if call.contains("blocking") { LIMIT * 2 } else { LIMIT };
         assert!(took < limit + SLACK, "{call}: {took:?}");
     }
+}
+
+/// A peer that agrees to everything, and then always has a push message to read.
+struct Flood {
+    agrees: bool,
+    end: Instant,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.agrees) {
+            buf.put_slice(b"+OK\r\n+OK\r\n");
+        } else if Instant::now() < self.end {
+            const PUSH: &[u8] = b">1\r\n+a\r\n";
+            buf.put_slice(&PUSH.repeat(buf.remaining() / PUSH.len()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_server_that_never_pauses_delays_no_deadline() {
+    // This runtime fires no timer as long as a task can run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(u32::MAX).build().unwrap();
+    let error = runtime.block_on(async {
+        let flood = || async { Ok(Flood { agrees: true, end: Instant::now() + Duration::from_secs(10) }) };
+        let config = config(1).resp2(true).connector(move |_| flood());
+        let client = Client::connect(&config).await.unwrap();
+        client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err()
+    });
+    // Without a timeout, the end of the flood would end the call.
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -784,6 +832,69 @@ async fn later_errors_and_custom_commands_show_no_password() {
         assert_clean(&shown(&connection.run(&pipeline).await.unwrap().take(slot).unwrap_err()), "AUTH in a pipeline");
     }
     assert_clean(&format!("{:?}", cmd::<Frame>("AUTH s3cret")), "Cmd");
+}
+
+/// Records everything that an observer sees.
+#[derive(Default)]
+struct Seen(std::sync::Mutex<String>);
+
+impl resp::Observer for Seen {
+    fn called(&self, call: &resp::CompletedCall<'_>) {
+        self.0.lock().unwrap().push_str(&format!("{call:?}\n"));
+    }
+}
+
+#[tokio::test]
+async fn no_command_with_a_password_shows_it_in_a_pipeline_a_transaction_or_a_hook() {
+    // A transaction of a server that refuses a command at once, or during EXEC.
+    for late in [false, true] {
+        let (port, _) = answering(move |words| match words[0].as_str() {
+            "MULTI" => "+OK\r\n".to_owned(),
+            "EXEC" if late => "*1\r\n-ERR me >s3cret failed\r\n".to_owned(),
+            "EXEC" => "-EXECABORT discarded\r\n".to_owned(),
+            "ACL" if late && words[1] == "SETUSER" => "+QUEUED\r\n".to_owned(),
+            _ => format!("-ERR {} failed\r\n", words.join(" ")),
+        })
+        .await;
+        let seen = Arc::new(Seen::default());
+        let config = config(port).observer(Arc::clone(&seen));
+        let mut connection = Connection::connect(&config).await.unwrap();
+        let client = Client::connect(&config).await.unwrap();
+        let command = cmd::<Frame>("ACL").arg("SETUSER").arg("me").arg(">s3cret");
+        let mut transaction = Transaction::new();
+        transaction.add(&command);
+        assert_clean(&format!("{transaction:?}"), "Transaction");
+        for replies in [connection.exec(&transaction).await, client.exec(&transaction).await] {
+            match replies {
+                Ok(replies) => assert_clean(&shown(&replies.check().unwrap_err()), "EXEC"),
+                Err(error) => assert_clean(&shown(&error), "refused"),
+            }
+        }
+        for command in [
+            command,
+            cmd::<Frame>("ACL SETUSER me >s3cret"),
+            cmd::<Frame>("CONFIG SET").arg("requirepass").arg("s3cret"),
+            cmd::<Frame>("CONFIG SET requirepass s3cret"),
+            cmd::<Frame>("MIGRATE").arg(["h", "1", "k", "0", "1", "AUTH", "s3cret"]),
+        ] {
+            let mut pipeline = Pipeline::new();
+            let slot = pipeline.add(&command);
+            assert_clean(&format!("{pipeline:?} {slot:?} {command:?}"), "Pipeline");
+            if !late {
+                for replies in [connection.run(&pipeline).await.unwrap(), client.run(&pipeline).await.unwrap()] {
+                    assert_clean(&shown(&replies.check().unwrap_err()), "Replies::check");
+                    assert_clean(&format!("{replies:?}"), "Replies");
+                }
+                assert_clean(&shown(&connection.send(&command).await.unwrap_err()), "Connection");
+                assert_clean(&shown(&client.send(&command).await.unwrap_err()), "Client");
+            }
+        }
+        let seen = seen.0.lock().unwrap().clone();
+        seen.lines().for_each(|line| assert_clean(line, "Observer"));
+        // What is no secret is shown.
+        let plain = connection.send(&cmd::<Frame>("CONFIG SET").arg("maxmemory").arg("x")).await.unwrap_err();
+        assert!(plain.message().contains("maxmemory x failed"), "{plain}");
+    }
 }
 
 #[tokio::test]

@@ -221,8 +221,10 @@ impl<'a> LiveConnection<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        // The runtime may be too busy to fire timers: with the bytes of this server, for example.
+        let mut is_due = self.timer.deadline() <= Instant::now();
         for _ in 0..MAX_STEPS {
-            while self.timer.as_mut().poll(cx).is_ready() {
+            while self.timer.as_mut().poll(cx).is_ready() || std::mem::take(&mut is_due) {
                 if let Err(error) = self.check_timeouts() {
                     return Poll::Ready(Some(error));
                 }
@@ -235,8 +237,8 @@ impl<'a> LiveConnection<'a> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Unlike a plain wake-up, this lets the runtime look at timers and other sockets first.
+        pin!(tokio::task::yield_now()).poll(cx).map(|()| None)
     }
 
     /// Fails calls that have timed out, pings an idle server, and sets the timer.
@@ -352,6 +354,9 @@ impl<'a> LiveConnection<'a> {
                 Ok(any) => replied |= any,
                 Err(error) => return Poll::Ready(Step::Failed(error)),
             }
+            if self.wire.has_read_enough() {
+                break;
+            }
         }
         let begins = began_idle && !self.calls.is_empty();
         let progressed = read || (wrote && is_writing_first) || begins;
@@ -417,7 +422,7 @@ impl<'a> LiveConnection<'a> {
             }
             if is_open {
                 // The commands of other callers would be queued in the open transaction.
-                break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction last_demotion open"));
+                break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction may be left open"));
             }
         };
         if released > 0 {

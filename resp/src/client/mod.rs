@@ -276,7 +276,7 @@ impl Client {
 
     async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         if pipeline.is_empty() {
-            return Ok(Replies::new(std::iter::empty()));
+            return Ok(Replies::new(std::iter::empty(), pipeline));
         }
         pipeline.check()?;
         if !pipeline.is_shareable() {
@@ -285,7 +285,7 @@ impl Client {
         pipeline.track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&EncodedCommands::of(pipeline), None).await;
         let frames = frames.map_err(|error| error.with_context("pipeline", None))?;
-        Ok(Replies::new(frames))
+        Ok(Replies::new(frames, pipeline))
     }
 
     /// Sends a transaction together, and receives its result.
@@ -306,7 +306,7 @@ impl Client {
         transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&EncodedCommands::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.with_context("MULTI", None))?;
-        Replies::new(frames).into_exec()
+        Replies::new(frames, &pipeline).into_exec(&pipeline)
     }
 
     /// Sends encoded commands and receives their replies, within the command timeout or by an

@@ -248,7 +248,7 @@ impl ClusterClient {
         }
         let commands = EncodedCommands::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &commands, From::Master).await.map_err(named)?;
-        Replies::new(frames.into_iter()).into_exec()
+        Replies::new(frames.into_iter(), &pipeline).into_exec(&pipeline)
     }
 
     /// Opens a connection to the owner of a key, for blocking reads and `WATCH`. It closes when the

@@ -133,7 +133,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             }
         }
     }
-    Ok(Replies::of_each(replies))
+    Ok(Replies::of_each(replies, pipeline))
 }
 
 fn set(replies: &mut [Option<Result<Frame, Error>>], index: usize, reply: Result<Frame, Error>) {

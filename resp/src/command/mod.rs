@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::{Error, ErrorKind, Frame, Sent, redact};
+use crate::{Error, ErrorKind, Frame, Sent};
 use cmd::split_arg;
 
 /// A command: how to encode it, and how to decode its reply.
@@ -154,6 +154,38 @@ pub(crate) fn is_transaction_control(encoded: &[u8]) -> bool {
     [&b"MULTI"[..], b"EXEC", b"DISCARD", b"WATCH"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
+/// Returns whether the arguments of a command may contain a password, however it is written.
+#[cold]
+fn holds_secret<C: Command + ?Sized>(command: &C) -> bool {
+    let mut encoded = BytesMut::new();
+    encode(command, &mut encoded);
+    is_secret(&encoded)
+}
+
+/// Returns whether the arguments of an encoded command may contain a password.
+pub(crate) fn is_secret(encoded: &[u8]) -> bool {
+    const OPTIONS: [&[u8]; 7] =
+        [b"AUTH", b"AUTH2", b"AUTH-PASS", b"REQUIREPASS", b"MASTERAUTH", b"PRIMARYAUTH", b"SENTINEL-PASS"];
+    let mut words = words(encoded);
+    let first = words.next().unwrap_or_default();
+    let starts = first.first().map(u8::to_ascii_uppercase);
+    if !matches!(starts, Some(b'A' | b'C' | b'H' | b'M' | b'S')) {
+        return false;
+    }
+    let is = |name: &str| first.eq_ignore_ascii_case(name.as_bytes());
+    if is("AUTH") || is("HELLO") {
+        return true;
+    }
+    if is("ACL") {
+        return words.next().is_some_and(|next| next.eq_ignore_ascii_case(b"SETUSER"));
+    }
+    let is_option = |word: &[u8]| {
+        OPTIONS.iter().any(|option| word.eq_ignore_ascii_case(option))
+            || (word.len() > b"KEY-FILE-PASS".len() && word.to_ascii_uppercase().ends_with(b"KEY-FILE-PASS"))
+    };
+    (is("CONFIG") || is("SENTINEL") || is("MIGRATE")) && words.any(is_option)
+}
+
 /// Returns the arguments of an encoded command, with the name first.
 fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest =
@@ -235,7 +267,7 @@ pub(crate) const REFUSED_COMMAND: &[u8] = b"*1\r\n$46\r\nrefused: the command ha
 /// Decodes the reply of a command, or returns the server's error.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
     frame.into_result().and_then(C::decode).map_err(|error| {
-        let error = if redact::secret_command(command.name()).is_some() { error.redact_arguments() } else { error };
+        let error = if error.is_server() && holds_secret(command) { error.redact_arguments() } else { error };
         error.with_context(command.name(), command.key())
     })
 }
@@ -301,6 +333,29 @@ impl<C: Command> Blocking<C> {
 mod tests {
     use super::*;
     use crate::cmd;
+
+    #[test]
+    fn commands_with_passwords_are_known_however_they_are_written() {
+        let is = |name: &str, args: &[&str]| holds_secret(&cmd::<()>(name).args(args));
+        for (name, args) in [
+            ("auth", &["s3cret"][..]),
+            ("AUTH s3cret", &[]),
+            ("HELLO", &["3", "AUTH", "me", "s3cret"]),
+            ("ACL", &["SetUser", "me", ">s3cret"]),
+            ("ACL SETUSER me", &[">s3cret"]),
+            ("CONFIG", &["set", "requirepass", "s3cret"]),
+            ("CONFIG SET", &["tls-client-key-file-pass", "s3cret"]),
+            ("SENTINEL SET", &["m", "auth-pass", "s3cret"]),
+            ("MIGRATE", &["h", "1", "k", "0", "1", "AUTH", "s3cret"]),
+        ] {
+            assert!(is(name, args), "{name} {args:?}");
+        }
+        for (name, args) in
+            [("ACL", &["WHOAMI"][..]), ("CONFIG SET", &["maxmemory", "1"]), ("SET", &["AUTH", "a"]), ("", &[])]
+        {
+            assert!(!is(name, args), "{name} {args:?}");
+        }
+    }
 
     #[test]
     fn commands_without_exactly_one_reply_are_refused() {

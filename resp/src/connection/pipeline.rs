@@ -46,7 +46,7 @@ impl Connection {
                 Err(error) => return Err(error.with_sent(self.wire.sent(mark)).with_context("pipeline", None)),
             }
         }
-        Ok(Replies { replies })
+        Ok(Replies { replies }.withhold_secrets(&pipeline.secrets))
     }
 }
 
@@ -81,7 +81,7 @@ impl Connection {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Pipeline {
     pub(super) encoded: BytesMut,
     pub(super) commands: usize,
@@ -93,6 +93,8 @@ pub struct Pipeline {
     pub(super) refused: Option<Error>,
     /// Whether a command enables or disables client-side caching.
     tracks: bool,
+    /// The commands whose arguments may contain a password.
+    pub(super) secrets: Vec<usize>,
     /// The end of each command, and its routing in a cluster.
     ends: Vec<(usize, Routing)>,
 }
@@ -116,6 +118,9 @@ impl Pipeline {
         }
         self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
         let index = self.commands;
+        if self.encoded.get(start..).is_some_and(command::is_secret) {
+            self.secrets.push(index);
+        }
         self.commands = index.saturating_add(1);
         self.not_shareable |= !command.is_shareable();
         self.ends.push((self.encoded.len(), command.routing()));
@@ -172,6 +177,13 @@ impl Pipeline {
     }
 }
 
+/// Shows no command: an argument may be a password.
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pipeline ({} commands)", self.commands)
+    }
+}
+
 /// Identifies one command's reply, of type `R`, in the [`Replies`] of its pipeline or transaction.
 pub struct ReplyHandle<R> {
     pub(super) index: usize,
@@ -201,12 +213,28 @@ pub struct Replies {
 }
 
 impl Replies {
-    pub(crate) fn new(frames: impl Iterator<Item = Frame>) -> Self {
-        Self { replies: frames.map(|frame| Some(Ok(frame))).collect() }
+    /// The replies to a pipeline.
+    pub(crate) fn new(frames: impl Iterator<Item = Frame>, pipeline: &Pipeline) -> Self {
+        Self::of_each(frames.map(|frame| Some(Ok(frame))).collect(), pipeline)
     }
 
-    pub(crate) const fn of_each(replies: Vec<Option<Result<Frame, Error>>>) -> Self {
-        Self { replies }
+    pub(crate) fn of_each(replies: Vec<Option<Result<Frame, Error>>>, pipeline: &Pipeline) -> Self {
+        Self { replies }.withhold_secrets(&pipeline.secrets)
+    }
+
+    /// Replaces error replies to commands with a password, unless they are known to repeat nothing.
+    pub(super) fn withhold_secrets(mut self, secrets: &[usize]) -> Self {
+        for index in secrets {
+            if let Some(Some(Ok(reply))) = self.replies.get_mut(*index)
+                && reply.kind().is_error()
+            {
+                let error = Error::server(reply.value()).redact_arguments();
+                if let Some(withheld) = error::error_reply(error.message()) {
+                    *reply = withheld;
+                }
+            }
+        }
+        self
     }
 
     /// Takes the reply of one command.

@@ -176,7 +176,7 @@ impl Connection {
         if replies.leave_transaction_open() {
             self.wire.close();
         }
-        replies.into_exec()
+        replies.into_exec(&pipeline)
     }
 }
 
@@ -255,6 +255,7 @@ impl Transaction {
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
         pipeline.commands = pipeline.commands.saturating_add(self.pipeline.commands);
         pipeline.refused.clone_from(&self.pipeline.refused);
+        pipeline.secrets = self.pipeline.secrets.iter().map(|index| index.saturating_add(1)).collect();
         pipeline.add(EXEC);
         // Nothing is executed before EXEC arrives. If MULTI is refused, commands may be executed
         // earlier; `MultiState` detects that from the replies.
@@ -271,7 +272,8 @@ impl Replies {
     }
 
     /// Turns the replies from `MULTI` to `EXEC` into the replies of the commands between them.
-    pub(crate) fn into_exec(self) -> Result<Self, Error> {
+    /// `pipeline` is the transaction with both.
+    pub(crate) fn into_exec(self, pipeline: &Pipeline) -> Result<Self, Error> {
         let named = |error: Error| error.with_context("MULTI", None);
         let mut replies = self.replies.into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(named)?;
         let exec = replies.pop().ok_or_else(Error::closed)?;
@@ -294,7 +296,8 @@ impl Replies {
         if exec.kind() != ValueKind::Array || results.len().saturating_add(1) != replies.len() {
             return Err(Error::unexpected_reply("one reply per command", exec.value()).with_context("EXEC", None));
         }
-        Ok(Self { replies: results })
+        let secrets: Vec<_> = pipeline.secrets.iter().filter_map(|index| index.checked_sub(1)).collect();
+        Ok(Self { replies: results }.withhold_secrets(&secrets))
     }
 }
 

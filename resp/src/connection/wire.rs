@@ -16,7 +16,7 @@ use super::transport::Transport;
 use crate::config::Config;
 use crate::protocol::cast::wide;
 use crate::redact::Secrets;
-use crate::{Decoder, DecoderLimits, Error, ErrorKind, Frame, ProtocolError, Sent, error};
+use crate::{Decoder, Error, ErrorKind, Frame, ProtocolError, Sent, error};
 
 /// The initial capacity for one read.
 const MIN_READ: usize = 16 * 1024;
@@ -140,9 +140,7 @@ impl Wire {
         if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.occur_in(error.message()) {
             return frame;
         }
-        let text = format!("-{}\r\n", error::withheld(error.kind(), error.code()));
-        let other = Decoder::new(DecoderLimits::default()).decode(&mut BytesMut::from(text.as_str()));
-        other.ok().flatten().unwrap_or(frame)
+        error::error_reply(&error::withheld(error.kind(), error.code())).unwrap_or(frame)
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {
@@ -234,9 +232,14 @@ impl Wire {
         }
     }
 
+    /// Returns whether so much was read without a wait that the task should yield.
+    pub(crate) const fn has_read_enough(&self) -> bool {
+        self.read_since_wait >= YIELD_AFTER
+    }
+
     /// Returns whether the task should yield after reading without a wait. Resets the count.
     pub(crate) fn should_yield(&mut self) -> bool {
-        let enough = self.read_since_wait >= YIELD_AFTER;
+        let enough = self.has_read_enough();
         if enough {
             self.read_since_wait = 0;
         }

@@ -13,8 +13,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use crate::redact::{self, Secrets};
-use crate::{Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
+use crate::{Decoder, DecoderLimits, Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
 
 /// The error of every operation of this crate. All other errors of the crate convert to it, so `?`
 /// works on them.
@@ -329,6 +331,12 @@ pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
     };
     let space = if code.is_empty() { "" } else { " " };
     format!("{code}{words}{space}(text withheld: it may repeat a password)")
+}
+
+/// Returns an error reply with this text.
+pub(crate) fn error_reply(text: &str) -> Option<Frame> {
+    let mut encoded = BytesMut::from(format!("-{text}\r\n").as_str());
+    Decoder::new(DecoderLimits::default()).decode(&mut encoded).ok().flatten()
 }
 
 /// Describes a command in errors.
