@@ -637,8 +637,8 @@ impl Content {
         !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
-    /// Whether the fingerprints alone tell that a file is another content: they agree in little, and
-    /// part before the tail begins.
+    /// Whether the fingerprints alone tell that a file is another content: they agree in little,
+    /// and part before the tail begins.
     fn is_apart(&self, agreement: &Agreement) -> bool {
         agreement.differs.is_some()
             && agreement.weight < agreement.compared / 4
