@@ -156,7 +156,8 @@ impl Sources {
     /// these are all files, and others are not there any more.
     pub fn find(&mut self, found: &BTreeMap<PathBuf, SourceName>, all: bool, tree: &impl Tree) -> Vec<Effect> {
         if all {
-            self.others.retain(|path, _| found.contains_key(path));
+            // No pattern need match a name that rotation gave to a file of another source.
+            self.others.retain(|path, other| found.contains_key(path) || tree.file(path) == Some(other.file));
             let others = &self.others;
             for (source, known) in self.list.iter_mut().enumerate() {
                 known.strays.retain(|path| others.get(path).is_some_and(|other| other.source == source));
@@ -219,14 +220,17 @@ impl Sources {
         if self.others.insert(path.to_owned(), other) != Some(other) {
             if Some(source) != rotated {
                 effects.push(Effect::Moved(path.to_owned(), source));
-                if let Some(known) = self.list.get_mut(source).filter(|known| !known.strays.iter().any(|at| at == path))
-                {
-                    known.strays.push(path.to_owned());
-                }
+                self.stray(source, path);
             }
             effects.push(Effect::Wake(source));
         }
         true
+    }
+
+    fn stray(&mut self, source: usize, path: &Path) {
+        if let Some(known) = self.list.get_mut(source).filter(|known| !known.strays.iter().any(|at| at == path)) {
+            known.strays.push(path.to_owned());
+        }
     }
 
     /// The source that was read from the file at a path. `likely` need not be proved by its bytes:
@@ -270,14 +274,21 @@ impl Sources {
         }
     }
 
-    /// Whether a file in a folder, with this name and inode, can be one of a source.
-    #[must_use]
-    pub fn may_have(&self, source: usize, path: &Path, ino: u64, tree: &impl Tree) -> bool {
+    /// Whether a file in a folder, with this name and inode, can be one of a source. One of another
+    /// source is remembered for that one, which does not look into this folder.
+    pub fn may_have(&mut self, source: usize, path: &Path, ino: u64, tree: &impl Tree) -> bool {
         let of = self.paths.get(path).copied();
         if of.is_some_and(|of| of != source && self.has_input(of, tree)) {
             return false;
         }
         let owner = if self.files.contains_key(&ino) { self.owner(path, Some(source), tree) } else { None };
+        if let Some(other) = owner.filter(|owner| *owner != source)
+            && let Some(file) = tree.file(path)
+            && self.path(other).and_then(Path::parent) != path.parent()
+        {
+            self.others.insert(path.to_owned(), Other { source: other, file });
+            self.stray(other, path);
+        }
         owner.or_else(|| self.rotated(path, tree)).is_none_or(|owner| owner == source)
     }
 
@@ -404,10 +415,11 @@ mod tests {
             self.sources.has_input(self.sources.paths[&Path::new("/l").join(name)], &self.files)
         }
 
-        fn may_have(&self, source: &str, name: &str) -> bool {
+        fn may_have(&mut self, source: &str, name: &str) -> bool {
             let path = Path::new("/l").join(name);
             let (ino, ..) = self.files.0[&path];
-            self.sources.may_have(self.sources.paths[&Path::new("/l").join(source)], &path, ino, &self.files)
+            let source = self.sources.paths[&Path::new("/l").join(source)];
+            self.sources.may_have(source, &path, ino, &self.files)
         }
     }
 
@@ -554,6 +566,28 @@ mod tests {
         world.rename("b.log", "a.log.1");
         assert_eq!(world.look(), ["a.log.1 is of b.log", "wake b.log"]);
         assert!(!world.may_have("a.log", "a.log.1") && world.may_have("b.log", "a.log.1"));
+    }
+
+    /// Two files were swapped, and one was rotated in the folder of the other.
+    #[test]
+    fn a_file_that_a_source_does_not_look_for_is_found_by_another_one() {
+        let mut world = World::default();
+        world.put("a.log", 1, "of a\n");
+        world.put("deep/b.log", 2, "of b\n");
+        world.look();
+        world.read("a.log");
+        world.read("deep/b.log");
+        world.rename("deep/b.log", "a.log.1");
+        let b = world.sources.paths[Path::new("/l/deep/b.log")];
+        let strays = |world: &World| world.sources.strays(b).map(Path::to_owned).collect::<Vec<_>>();
+        assert!(!world.may_have("a.log", "a.log.1"));
+        assert_eq!(strays(&world), [Path::new("/l/a.log.1")]);
+        // The pattern does not match it.
+        assert_eq!(world.sources.find(&BTreeMap::new(), true, &world.files), []);
+        assert_eq!(strays(&world), [Path::new("/l/a.log.1")]);
+        world.files.0.clear();
+        world.look();
+        assert_eq!(strays(&world), [] as [&Path; 0]);
     }
 
     #[test]

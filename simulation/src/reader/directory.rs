@@ -177,7 +177,7 @@ impl SimulatedDirectory {
     fn may_have(&self, files: &FileSystem, path: &str, inode: Inode) -> bool {
         self.among
             .as_ref()
-            .is_none_or(|(sources, source)| sources.borrow().may_have(*source, Path::new(path), inode, files))
+            .is_none_or(|(sources, source)| sources.borrow_mut().may_have(*source, Path::new(path), inode, files))
     }
 
     /// Other paths at which files of this source are.
