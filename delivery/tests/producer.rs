@@ -415,6 +415,14 @@ fn a_first_generation_that_another_reader_replaced_in_the_state_file_is_stored_a
 }
 
 #[test]
+fn a_first_generation_that_was_not_recorded_is_not_stored() {
+    let directory = New::default();
+    let (mut producer, change) = beginning(&directory);
+    producer.recorded(*change, false).unwrap_err();
+    assert!(directory.state.borrow().is_empty(), "it would be taken for lost");
+}
+
+#[test]
 fn a_first_generation_that_was_stored_and_not_recorded_is_recorded_after_a_restart() {
     let directory = New::default();
     let (_, begun) = beginning(&directory);

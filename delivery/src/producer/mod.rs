@@ -841,6 +841,14 @@ impl<D: Directory> Producer<D> {
     /// When it was not.
     pub fn recorded(&mut self, change: Change, done: bool) -> Result<(), StepError> {
         if !done {
+            // The first generation was stored before it was recorded: it would look as if Redis had
+            // lost it.
+            if self.manifest.is_empty()
+                && let Ok(Stored::Manifest(stored)) = self.directory.load()
+                && stored.same_generations(&change.after)
+            {
+                self.store()?;
+            }
             return Err(Changed::OtherReader.into());
         }
         match std::mem::replace(&mut self.phase, Phase::Observing) {
