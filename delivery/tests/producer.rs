@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delivery::files::{Content, Current, Found, Identified, Inode, KnownContents, Relation, Siblings};
+use delivery::files::{Content, Found, Identified, Inode, KnownContents, Relation, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{
-    Change, Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored,
-};
+use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -335,100 +333,4 @@ fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_g
     producer.observed(observed, None).unwrap();
     let notices = producer.take_notices();
     assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
-}
-
-/// A folder with one file that is new, and a state file.
-#[derive(Clone, Default)]
-struct New {
-    state: Rc<RefCell<Manifest>>,
-    stored: Rc<RefCell<u32>>,
-}
-
-impl Directory for New {
-    type File = Bytes;
-
-    fn scan(&mut self, _: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
-        let found = Found { key: 1, relation: Relation::New, len: 4 };
-        Identified { current: Current::Found(found), ..Identified::default() }
-    }
-
-    fn has_changed(&self) -> bool {
-        false
-    }
-
-    fn open(&mut self, _: usize) -> io::Result<Bytes> {
-        Ok(Bytes(b"new\n", 1))
-    }
-
-    fn prints(&self, _: usize) -> Option<Fingerprint> {
-        None
-    }
-
-    fn input(&mut self) -> io::Result<Option<Inode>> {
-        Ok(Some(Inode { dev: 1, ino: 1 }))
-    }
-
-    fn load(&mut self) -> io::Result<Stored> {
-        Ok(Stored::Manifest(Box::new(self.state.borrow().clone())))
-    }
-
-    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
-        *self.state.borrow_mut() = manifest.clone();
-        *self.stored.borrow_mut() += 1;
-        Ok(())
-    }
-}
-
-/// A producer that is about to record the first generation of its source.
-fn beginning(directory: &New) -> (Producer<New>, Box<Change>) {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
-    loop {
-        match producer.step(Duration::ZERO).unwrap() {
-            Step::Observe { below } => producer.observed(Observed::default(), below).unwrap(),
-            Step::Record(change) => return (producer, change),
-            step => {
-                assert_eq!(step, Step::Clock);
-                producer.clock(11).unwrap();
-            }
-        }
-    }
-}
-
-#[test]
-fn the_first_generation_is_stored_once_and_before_it_is_recorded() {
-    let directory = New::default();
-    let (mut producer, change) = beginning(&directory);
-    assert!(directory.state.borrow().same_generations(&change.after), "Redis may lose the record at once");
-    producer.recorded(*change, true).unwrap();
-    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
-    assert_eq!(*directory.stored.borrow(), 1, "the file is synced each time");
-}
-
-#[test]
-fn a_first_generation_that_another_reader_replaced_in_the_state_file_is_stored_again() {
-    let directory = New::default();
-    let (mut producer, change) = beginning(&directory);
-    *directory.state.borrow_mut() = manifest(&[(12, 12)]);
-    let after = change.after.clone();
-    producer.recorded(*change, true).unwrap();
-    assert!(directory.state.borrow().same_generations(&after));
-}
-
-#[test]
-fn a_first_generation_that_was_not_recorded_is_not_stored() {
-    let directory = New::default();
-    let (mut producer, change) = beginning(&directory);
-    producer.recorded(*change, false).unwrap_err();
-    assert!(directory.state.borrow().is_empty(), "it would be taken for lost");
-}
-
-#[test]
-fn a_first_generation_that_was_stored_and_not_recorded_is_recorded_after_a_restart() {
-    let directory = New::default();
-    let (_, begun) = beginning(&directory);
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
-    let Step::Observe { below } = producer.step(Duration::ZERO).unwrap() else { panic!("it asks Redis first") };
-    producer.observed(Observed::default(), below).unwrap();
-    let Step::Record(change) = producer.step(Duration::ZERO).unwrap() else { panic!("it restores the record") };
-    assert!(change.after.same_generations(&begun.after));
 }

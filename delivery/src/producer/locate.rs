@@ -3,7 +3,7 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, Stored, Wait};
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, Wait};
 use crate::entry::Span;
 use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
@@ -631,12 +631,9 @@ impl<D: Directory> Producer<D> {
                     }
                     let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
                     // Which siblings are older than the source must be known whatever happens next.
-                    // The generation goes with it: stored now, it need not be stored once it began.
                     self.manifest.began =
                         begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
-                    let change = self.change()?;
-                    self.store_as(&change.after)?;
-                    return Ok(Step::Record(Box::new(change)));
+                    self.store()?;
                 }
                 // Which siblings are older than this content must be known whatever happens next.
                 self.store_siblings()?;
@@ -844,12 +841,7 @@ impl<D: Directory> Producer<D> {
         let mut streaming = Streaming::new(begin.reader, file_id, position, head);
         streaming.late = begin.until.is_some();
         self.phase = Phase::Streaming(Box::new(streaming));
-        // The first generation of a source was stored before it was recorded; another reader with
-        // this state file may have replaced it.
-        match self.directory.load() {
-            Ok(Stored::Manifest(stored)) if stored.same_generations(&self.manifest) => Ok(()),
-            _ => self.store(),
-        }
+        self.store()
     }
 
     /// The offset up to which the content of a position is known to have bytes: they were seen in a

@@ -841,14 +841,6 @@ impl<D: Directory> Producer<D> {
     /// When it was not.
     pub fn recorded(&mut self, change: Change, done: bool) -> Result<(), StepError> {
         if !done {
-            // The first generation was stored before it was recorded: it would look as if Redis had
-            // lost it.
-            if self.manifest.is_empty()
-                && let Ok(Stored::Manifest(stored)) = self.directory.load()
-                && stored.same_generations(&change.after)
-            {
-                self.store()?;
-            }
             return Err(Changed::OtherReader.into());
         }
         match std::mem::replace(&mut self.phase, Phase::Observing) {
@@ -885,20 +877,12 @@ impl<D: Directory> Producer<D> {
     }
 
     fn store(&mut self) -> Result<(), StepError> {
-        let manifest = std::mem::take(&mut self.manifest);
-        let stored = self.store_as(&manifest);
-        self.manifest = manifest;
-        stored
-    }
-
-    /// Replaces the state file by what the manifest is about to become.
-    fn store_as(&mut self, manifest: &Manifest) -> Result<(), StepError> {
-        self.directory.store(manifest).map_err(|error| StepError::File {
+        self.directory.store(&self.manifest).map_err(|error| StepError::File {
             doing: "write",
             path: self.options.state.clone(),
             error,
         })?;
-        self.stored_siblings.clone_from(&manifest.siblings);
+        self.stored_siblings.clone_from(&self.manifest.siblings);
         Ok(())
     }
 
