@@ -58,8 +58,8 @@ pub struct Sighting {
     /// Whether it changed between this scan and the previous one, at which it had a rotated name:
     /// the input itself changes, and an inode that is used again is another file.
     pub changing: bool,
-    /// Whether it is known to have been at the input's path, although no scan may have seen it
-    /// there: it was opened there, or found there before the source began.
+    /// Whether it was found at the input's path before the source began, although no scan may have
+    /// seen it there.
     pub was_input: bool,
     /// Its fingerprint.
     pub prints: Prefix,
@@ -1165,25 +1165,26 @@ impl<'a> Identification<'a> {
     /// because it was the input, and has another name now, or is open and has none.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_input = || {
-            file.was_input
-                || self.history.pending(file).is_some()
-                || self.history.input.is_some_and(was_new)
-                || self.known.unknown.iter().any(|open| open.is(file))
-        };
+        let was_seen = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
         match file.name_kind {
             NameKind::Input => false,
             NameKind::Rotated(_) | NameKind::Compressed(_) => true,
-            NameKind::Backup => file.was_input,
-            NameKind::Unlinked | NameKind::Other => was_input(),
+            NameKind::Backup => self.was_input(file),
+            NameKind::Unlinked | NameKind::Other => self.was_input(file) || was_seen(),
         }
+    }
+
+    /// Whether a file was at the input's path, whether a scan saw it there or not: it was opened
+    /// there, or found there before the source began.
+    fn was_input(&self, file: &Sighting) -> bool {
+        file.was_input || self.known.unknown.iter().any(|open| open.is(file))
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
         // It was the input: a link there led to it, or it was renamed in an unusual way.
-        if file.was_input || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
+        if self.was_input(file) || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
         !self.is_neighbour(file)

@@ -47,8 +47,7 @@ pub(crate) struct Scanner {
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
-    /// Files of the latest scan that were at the input's path, whether a scan saw them there or
-    /// not.
+    /// Files of the latest scan that were found at the input's path before the source began.
     was_input: HashSet<Inode>,
     /// With many files: what all sources know of the folders.
     listings: Option<Arc<dyn Listings>>,
@@ -244,8 +243,7 @@ impl Scanner {
 
     fn snapshot(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        let unnamed = open.iter().filter(|(file_id, _)| *file_id == UNNAMED);
-        self.was_input = unnamed.map(|(_, file)| file.inode()).collect();
+        self.was_input.clear();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
         let mut before = std::mem::take(&mut self.measured);
@@ -694,7 +692,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delivery::files::{Content, Notice, Relation};
+    use delivery::files::{Content, Neighbour, Notice, Relation};
 
     /// A folder with an input, and the state of a reader.
     struct Fixture {
@@ -975,8 +973,9 @@ mod tests {
         let held = DiskFile::open(&fixture.path("input.txt")).unwrap();
         fixture.rename("input.txt", "input.txt.1");
         assert_eq!(fixture.scan().unseen, []);
-        let identified = fixture.scanner.scan(&fixture.known, &[(UNNAMED, &held)], Duration::from_secs(1));
-        assert_eq!(identified.unseen.len(), 1);
+        let Inode { dev, ino } = held.inode();
+        fixture.known.unknown.push(Neighbour { dev, ino, created: held.created() });
+        assert_eq!(fixture.scan().unseen.len(), 1);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use crate::filesystem::{ContentId, Errno, FileSystem, Inode, folder_of};
 use crate::programs::INPUT;
 use delivery::files::{
-    self, Compared, Identified, KnownContents, Limits, Prefix, Question, ScanHistory, Sighting, Snapshot, UNNAMED,
-    probes,
+    self, Compared, Identified, KnownContents, Limits, Prefix, Question, ScanHistory, Sighting, Snapshot, probes,
 };
 use delivery::fingerprint::{Fingerprint, Span};
 use delivery::manifest::Manifest;
@@ -221,8 +220,7 @@ impl SimulatedDirectory {
                 }
             }
         }
-        let mut was_input: Vec<Inode> =
-            open.iter().filter(|(file_id, _)| *file_id == UNNAMED).map(|(_, file)| file.inode).collect();
+        let mut was_input: Vec<Inode> = Vec::new();
         for path in self.strays() {
             let inode = files.resolve(&path).ok().filter(|inode| self.may_have(&files, &path, *inode));
             was_input.extend(inode);
