@@ -132,6 +132,9 @@ impl Shared {
         if let (Some(registry), Ok(Stored::Manifest(known))) = (&self.registry, producer.directory().load()) {
             registry.learn(&known);
         }
+        if let Some(registry) = &self.registry {
+            registry.join(partition.index());
+        }
         let driver = Driver {
             registry: self.registry.clone(),
             totals: self.totals.of(partition),
@@ -468,6 +471,8 @@ impl Driver {
         self.totals.stream_len(self.producer.stream().len);
         if let Some(registry) = &self.registry {
             registry.learn(self.producer.manifest());
+            registry.has_observed(self.partition.index());
+            registry.hear_all().await;
         }
         Ok(())
     }

@@ -125,6 +125,13 @@ impl<D: Directory> Producer<D> {
             let covered = fingerprint.covered();
             let head = (covered == 0).then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
+            let frontier = delivered.get(&file_id).copied().unwrap_or(0);
+            // What it has not sent of this content up to where another one did is all others'.
+            let is_ahead = |tail: &&TailChecksum| {
+                tail.end > frontier && self.options.read.partition.within(frontier..tail.end).next().is_none()
+            };
+            let others = self.others_tails.get(&file_id).filter(is_ahead);
+            let frontier = others.map_or(frontier, |tail| tail.end);
             Content {
                 file_id,
                 fingerprint,
@@ -132,12 +139,11 @@ impl<D: Directory> Producer<D> {
                 inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
                 created: generation.created.map(i128::from),
                 open: open.map(Neighbour::opened),
-                frontier: present
-                    .map_or_else(|| delivered.get(&file_id).copied().unwrap_or(0), |present| present.offset),
+                frontier: present.map_or(frontier, |present| present.offset),
                 tail: manifest
                     .tail(file_id)
                     .into_iter()
-                    .chain(present.map(|present| &present.tail))
+                    .chain(others.into_iter().chain(present.map(|present| &present.tail)))
                     .max_by_key(|tail| tail.end)
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
@@ -231,9 +237,7 @@ impl<D: Directory> Producer<D> {
         let target = self.next_target(&manifest, &identified, position, Some(file_id).filter(|_| is_complete));
         match target {
             Some((target, after)) => {
-                let current = identified.current.found().map(|current| current.relation);
-                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == file_id);
-                if !is_complete && !is_derived {
+                if !is_complete && !self.is_made_from(&manifest, &identified, file_id) {
                     self.report_unreadable(position);
                 }
                 self.go(target, Some(after), None)?;
@@ -844,6 +848,19 @@ impl<D: Directory> Producer<D> {
         self.store()
     }
 
+    /// Whether the input was made from this content, so that it goes on where that was sent up to.
+    fn is_made_from(&self, manifest: &Manifest, identified: &Identified, file_id: u64) -> bool {
+        match identified.current.found().map(|current| current.relation) {
+            Some(Relation::Derived { from, .. }) => from == file_id,
+            // Another partition found that, and named it.
+            Some(Relation::Whole(of) | Relation::Edited(of) | Relation::Shorter(of)) => {
+                let is_begun = manifest.iter().any(|known| known.file_id == of);
+                !is_begun && of > file_id && self.start_of(of) > 0
+            }
+            Some(Relation::New) | None => false,
+        }
+    }
+
     /// The offset up to which the content of a position is known to have bytes: they were seen in a
     /// file, or sent.
     fn known_end(&self, position: Position) -> Option<u64> {
@@ -898,13 +915,9 @@ impl<D: Directory> Producer<D> {
         let Some(position) = position else { return };
         let here = manifest.get(position.generation).map(|generation| generation.file_id);
         let here = present.map(|present| present.file_id).or(here);
-        let made_from = match identified.current.found().map(|current| current.relation) {
-            Some(Relation::Derived { from, .. }) => Some(from),
-            _ => None,
-        };
         for (file_id, offset) in manifest.delivered(position) {
             if Some(file_id) == here
-                || Some(file_id) == made_from
+                || self.is_made_from(manifest, identified, file_id)
                 || self.seen.get(&file_id).is_none_or(|seen| *seen <= offset)
             {
                 continue;

@@ -22,7 +22,7 @@ pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
 use crate::files::{Identified, Inode, KnownContents, Pending, Siblings, UNNAMED};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
 use crate::ranges::RangeSet;
@@ -240,19 +240,26 @@ pub struct ObservedContents {
     lengths: BTreeMap<u64, u64>,
     /// The longest fingerprints.
     prints: BTreeMap<u64, Fingerprint>,
+    /// The tails with the highest ends.
+    tails: BTreeMap<u64, TailChecksum>,
 }
 
 impl ObservedContents {
-    /// Adds the fingerprints of a manifest.
+    /// Adds the fingerprints and tails of a manifest.
     pub fn learn(&mut self, manifest: &Manifest) {
-        keep_longer(&mut self.prints, &manifest.prints);
+        keep_longer(&mut self.prints, &manifest.prints, Fingerprint::covered);
+        for (file_id, tail) in manifest.tails() {
+            if self.tails.get(&file_id).is_none_or(|known| known.end < tail.end) {
+                self.tails.insert(file_id, tail.clone());
+            }
+        }
     }
 }
 
-fn keep_longer(kept: &mut BTreeMap<u64, Fingerprint>, others: &BTreeMap<u64, Fingerprint>) {
-    for (file_id, prints) in others {
-        if kept.get(file_id).is_none_or(|known| known.covered() < prints.covered()) {
-            kept.insert(*file_id, prints.clone());
+fn keep_longer<T: Clone>(kept: &mut BTreeMap<u64, T>, others: &BTreeMap<u64, T>, end: impl Fn(&T) -> u64) {
+    for (file_id, other) in others {
+        if kept.get(file_id).is_none_or(|known| end(known) < end(other)) {
+            kept.insert(*file_id, other.clone());
         }
     }
 }
@@ -315,6 +322,8 @@ pub struct Producer<D: Directory> {
     others: Manifest,
     /// The fingerprints that other partitions of this process have.
     others_prints: BTreeMap<u64, Fingerprint>,
+    /// The last bytes of the contents that they have sent.
+    others_tails: BTreeMap<u64, TailChecksum>,
     /// Whether Redis was asked for them.
     has_agreed: bool,
     /// The contents that some file held at the latest scan, and how much of them; of one that
@@ -495,6 +504,7 @@ impl<D: Directory> Producer<D> {
             manifest: Manifest::default(),
             others: Manifest::default(),
             others_prints: BTreeMap::new(),
+            others_tails: BTreeMap::new(),
             has_agreed: false,
             found: BTreeMap::new(),
             unlisted: false,
@@ -605,7 +615,8 @@ impl<D: Directory> Producer<D> {
         }
         all.lengths.iter().for_each(|(&file_id, &len)| self.saw(file_id, len));
         all.learn(&self.manifest);
-        keep_longer(&mut self.others_prints, &all.prints);
+        keep_longer(&mut self.others_prints, &all.prints, Fingerprint::covered);
+        keep_longer(&mut self.others_tails, &all.tails, |tail| tail.end);
     }
 
     /// How many entries the stream holds, as asked for beside the steps.
