@@ -5,7 +5,7 @@ use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, Wait};
 use crate::entry::Span;
-use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
+use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Pending, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -221,7 +221,12 @@ impl<D: Directory> Producer<D> {
         let identified = self.scan(&manifest, Some(position), None);
         if renumber || !is_complete {
             let holders = identified.holders.get(&file_id).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
+            let has_more = |found: &&Found| {
+                let has_own = || self.options.read.partition.within(position.offset..found.len).next().is_some();
+                // A service waits in the file for what follows.
+                goes_on(found, position.offset) && (!self.options.once || is_whole(found) || has_own())
+            };
+            if let Some(found) = holders.iter().find(has_more) {
                 let number = (!renumber).then_some(position.generation);
                 let (start, until) = (position.offset, bound(found, end));
                 let target = Target::Known { file_id, key: found.key, start, generation: number, until };
@@ -243,8 +248,20 @@ impl<D: Directory> Producer<D> {
                 self.go(target, Some(after), None)?;
                 self.step(now)
             }
+            None if self.options.once && self.is_all_sent(&identified) => {
+                self.report_unconfirmed();
+                self.phase = Phase::Done;
+                Ok(Step::Done)
+            }
             None => Ok(self.wait_for_input(now)),
         }
+    }
+
+    /// Whether the input is a beginning of what was sent, and no file beside it is waited for.
+    fn is_all_sent(&self, identified: &Identified) -> bool {
+        let is_waited_for = self.pending.iter().any(|pending| *pending != Pending::Copy);
+        let current = identified.current.found().map(|current| current.relation);
+        matches!(current, Some(Relation::Shorter(_))) && !is_waited_for && identified.blocked.is_empty()
     }
 
     fn locate_first(&mut self, now: Duration) -> Result<Step, StepError> {
