@@ -216,7 +216,7 @@ impl Transaction {
         if self.pipeline.command(slot.index).is_some_and(command::is_transaction_control) {
             let error =
                 Error::new(ErrorKind::Usage, "is not allowed in a Transaction, which adds MULTI and EXEC itself");
-            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_context(&slot.operation, None));
+            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_operation(slot.operation.clone()));
         }
         slot
     }
