@@ -186,7 +186,8 @@ fn classify_text(text: &str) -> ErrorKind {
         || has("unknown argument")
     {
         ErrorKind::Syntax
-    } else if has("db index is out of range") || has("invalid db index") {
+    } else if has("db index is out of range") || has("invalid db index") || has("select is not allowed in cluster mode")
+    {
         ErrorKind::NoSuchDatabase
     } else if has("max number of clients") {
         ErrorKind::MaxClients

@@ -443,6 +443,7 @@ mod tests {
             ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
             ("ERR syntax error", ErrorKind::Syntax, "ERR"),
             ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
+            ("ERR SELECT is not allowed in cluster mode", ErrorKind::NoSuchDatabase, "ERR"),
             ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
             ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
             ("ERR something new", ErrorKind::Other, "ERR"),
