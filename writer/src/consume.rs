@@ -16,7 +16,7 @@ use delivery::source_name::registry_key;
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
-use service::{Connector, Failure, Health, Shutdown, Stop};
+use service::{Connector, Health, Shutdown, SourceRecord, Stop};
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -167,7 +167,7 @@ impl Consume<'_> {
                 }
                 Err(Broken::Redis(error)) => {
                     if error.kind() == ErrorKind::WrongType {
-                        return Err(self.wrong_type().into());
+                        return Err(SourceRecord::of(&self.group.stream).wrong_type(&error).into());
                     }
                     self.link.lost(&error);
                     self.health.redis_failed(WORK, &error);
@@ -512,13 +512,6 @@ impl Consume<'_> {
     fn has_to_wait(&self) -> bool {
         let has_room = (self.spare.is_some() || !self.empty.is_empty()) && self.disk.available_permits() > 0;
         !self.batch.is_empty() && !has_room
-    }
-
-    fn wrong_type(&self) -> Failure {
-        let Group { stream, record, .. } = self.group;
-        Failure::config(format!(
-            "--stream {stream}: this key, or {record} beside it, holds something else; allowed: a stream, or a key that is free"
-        ))
     }
 }
 

@@ -160,8 +160,8 @@ impl ConsumeLog {
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
                 event = "foreign", entries = self.foreign;
-                "{} foreign entries, the last one {last}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
-                self.foreign
+                "{} foreign {}, last ID {last}: not written by a reader; acknowledged, and left out of the output; give that program a stream of its own",
+                self.foreign, noun(self.foreign, "entry")
             );
             self.foreign_at = Some(Instant::now());
             self.foreign = 0;

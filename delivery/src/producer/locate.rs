@@ -91,7 +91,9 @@ impl<D: Directory> Producer<D> {
             }
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!("cannot read {input}: {why}; waiting; use a regular file that the reader may read"))
+                Err(format!(
+                    "cannot read {input}: {why}; waiting; use a regular file, and allow the service's user to read it"
+                ))
             }
         };
         identified

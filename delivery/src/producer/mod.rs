@@ -580,6 +580,11 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
     }
 
+    /// The present length of the content that is being sent, which grows while the producer waits.
+    pub fn present_len(&self) -> Option<u64> {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.present_len() } else { None }
+    }
+
     /// Whether the input can be read; else why not.
     pub const fn input_state(&self) -> &Result<(), String> {
         &self.input_state

@@ -92,6 +92,10 @@ impl<F: SourceFile> Streaming<F> {
         (self.reader.offset(), self.len)
     }
 
+    pub(super) fn present_len(&self) -> Option<u64> {
+        self.reader.file().len().ok()
+    }
+
     pub(super) fn inode(&self) -> crate::files::Inode {
         self.reader.file().inode()
     }

@@ -402,7 +402,7 @@ impl Active {
     /// closed.
     async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
         let mut delay = self.driver.backoff.next_delay();
-        match interrupt.or_failure(&self.driver.record.stream) {
+        match interrupt.or_failure(&self.driver.record) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.shared.pool.failed(&error);

@@ -124,6 +124,8 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     rig.append_input("two\n");
     reader.wait_for_log(&["NOPERM", "xadd"]);
     writer.wait_for_log(&["NOPERM", "xreadgroup"]);
+    rig.append_input("three\n");
+    reader.wait_for_metric("reader_input_size_bytes", |size| size == 14.0);
     let before = refused(&rig);
     wait::until("both were refused again and again", || refused(&rig) > before + 6);
     for service in [&mut reader, &mut writer] {
