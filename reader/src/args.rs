@@ -192,7 +192,7 @@ impl ReaderArgs {
         format!("a folder; allowed: a file's path, or a pattern such as '{}'", pattern.display())
     }
 
-    /// Why the input cannot be read, when that is for want of rights.
+    /// Why the input cannot be read, if a permission is missing.
     pub(crate) fn unreadable(&self, input: &Path) -> Option<Failure> {
         let error = File::open(input).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
         Some(

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// How often Redis is asked whether it is there while there is no input.
 const ASK: Duration = Duration::from_secs(2);
-/// How often the stream is looked at while it is full.
+/// How often the length of a full stream is queried.
 pub(crate) const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     tokio::select! {
         done = work => done.map(|_| ()),
         () = stop => {
-            info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
+            info!("stopping with a batch unconfirmed; the next start asks Redis whether it was added");
             Err(Stop::Shutdown)
         }
     }
@@ -570,7 +570,7 @@ impl Driver {
     async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
         // Without the right to EXEC there may be none to MULTI, and then the fence holds up
         // DISCARD, too.
-        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
+        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.code() == "EXECABORT");
         let is_script = matches!(&interrupt, Interrupt::Script(_));
         match interrupt.or_failure(&self.record) {
             Interrupt::Redis(error) => {

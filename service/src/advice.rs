@@ -31,7 +31,7 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::MaxClients => "raise maxclients, or close other connections",
         ErrorKind::ClusterDown | ErrorKind::MasterDown => "start the missing nodes",
         ErrorKind::NoSuchDatabase => "correct the database in --redis-url",
-        ErrorKind::NotAtomic | ErrorKind::ExecAbort => {
+        ErrorKind::NotAtomic => {
             "allow the user MULTI, EXEC, DISCARD and WATCH (ACL SETUSER), on a server that supports them"
         }
         ErrorKind::UnknownCommand => "use Redis 6.2 or later, or Valkey",

@@ -1,9 +1,8 @@
 //! Stage 1: reads the stream as a consumer, and fills batches.
 //!
-//! What is read and what it is decides [`Consumer`]; this stage
-//! performs it. While there is plenty, the next read is on its way before the reply to this one is
-//! looked at; that read never blocks, so that the connection is free for questions. When there is
-//! nothing, a read blocks in Redis.
+//! [`Consumer`] decides what to read and what to do with it; this stage performs the steps. With a
+//! backlog, the next read is sent before the reply to the previous one is decoded. That read never
+//! blocks, so the connection stays free for queries. Without a backlog, a read blocks in Redis.
 
 use crate::check;
 use crate::consume_log::ConsumeLog;
@@ -498,7 +497,7 @@ impl Consume<'_> {
         };
         let batch = std::mem::replace(&mut self.batch, next);
         let fills_memory = batch.data.len() > KEEP_CAPACITY;
-        // Who has the permit finds room here.
+        // The holder of the permit finds room here.
         self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)?;
         if fills_memory {
             // One of this size at a time: the disk gives its permit back when the bytes are

@@ -74,7 +74,7 @@ impl ConsumeLog {
             Report::Gap(gap, path) => self.gap(gap, path),
             Report::GapsReported => self.end_gaps(),
             Report::RecordUnreadable(what) => log::warn!(
-                "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
+                "{}: {what}; left out, the others are used; another program changes this key; remove the fields that are not the reader's",
                 group.record
             ),
             Report::NameTakenOver => log::warn!(
@@ -193,7 +193,8 @@ impl ConsumeLog {
     /// Logs the gaps that have no line of their own.
     pub(crate) fn end_gaps(&mut self) {
         if self.more_gaps > 0 {
-            log::error!("{} more gaps ({} bytes); `writer verify` names them all", self.more_gaps, self.more_gap_bytes);
+            let (gaps, bytes) = (self.more_gaps, self.more_gap_bytes);
+            log::error!("{gaps} more {} ({bytes} bytes); `writer verify` lists them", noun(gaps, "gap"));
             (self.more_gaps, self.more_gap_bytes) = (0, 0);
         }
     }

@@ -446,6 +446,8 @@ mod tests {
             ("ERR SELECT is not allowed in cluster mode", ErrorKind::NoSuchDatabase, "ERR"),
             ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
             ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
+            ("EXECABORT Transaction discarded because of: BUSY Redis is busy", ErrorKind::Busy, "EXECABORT"),
+            ("EXECABORT Transaction discarded because of: something new", ErrorKind::ExecAbort, "EXECABORT"),
             ("ERR something new", ErrorKind::Other, "ERR"),
             ("no code at all", ErrorKind::Other, "ERR"),
             ("", ErrorKind::Other, "ERR"),

@@ -143,6 +143,27 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
 }
 
 #[test]
+fn a_script_that_blocks_redis_is_waited_for() {
+    let rig = Rig::new();
+    rig.redis.cli("CONFIG SET lua-time-limit 1");
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    wait::until("the first line is in the stream", || rig.stream_len() == 1);
+    let mut client = rig.redis.client();
+    let blocked = std::thread::spawn(move || client.call(&["EVAL", "while true do end", "0"]));
+    // More lines than a script takes.
+    rig.append_input(text::numbered(0..100, 1));
+    reader.wait_for_log(&["redis: ", "BUSY", "SCRIPT KILL"]);
+    // Each attempt begins with a new connection, which Redis refuses, too.
+    reader.wait_for_metric("line_stream_errors_total", |errors| errors >= 5.0);
+    rig.redis.cli("SCRIPT KILL");
+    blocked.join().unwrap().unwrap().unwrap_err();
+    let _writer = rig.writer().start();
+    rig.wait_delivered();
+    assert!(reader.runs(), "{}", reader.log());
+}
+
+#[test]
 fn a_reader_stops_when_redis_begins_no_transactions() {
     let rig = Rig::new();
     rig.write_input("one\n");
