@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// How often Redis is asked whether it is there while there is no input.
 const ASK: Duration = Duration::from_secs(2);
-/// How often the stream is looked at while it is full.
+/// How often the length of a full stream is queried.
 pub(crate) const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     tokio::select! {
         done = work => done.map(|_| ()),
         () = stop => {
-            info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
+            info!("stopping with a batch unconfirmed; the next start asks Redis whether it was added");
             Err(Stop::Shutdown)
         }
     }
@@ -295,13 +295,16 @@ impl Driver {
             tokio::select! {
                 biased;
                 done = &mut connecting => return done,
-                _ = ticks.tick() => {
-                    let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
-                    // A shorter file is another one than that which was read.
-                    self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
-                }
+                _ = ticks.tick() => self.measure(),
             }
         }
+    }
+
+    /// Shows the length of the input while nothing can be sent.
+    fn measure(&self) {
+        let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
+        // A shorter file is another one than that which was read.
+        self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
     }
 
     /// Performs steps until all is sent (`--once`).
@@ -523,6 +526,8 @@ impl Driver {
         let progress = self.producer.position();
         // Of a content that is finished, while the next one is not there, nothing is left to show.
         let progress = progress.filter(|(position, size)| position < size || self.producer.input_state().is_ok());
+        let len = self.producer.present_len().filter(|_| wait == Wait::Room).unwrap_or(0);
+        let progress = progress.map(|(position, size)| (position, size.max(len)));
         self.position = progress.map(|(position, _)| position);
         self.totals.position(self.position);
         self.totals.input_size(progress.map(|(_, size)| size));
@@ -570,9 +575,9 @@ impl Driver {
     async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
         // Without the right to EXEC there may be none to MULTI, and then the fence holds up
         // DISCARD, too.
-        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
+        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.code() == "EXECABORT");
         let is_script = matches!(&interrupt, Interrupt::Script(_));
-        match interrupt.or_failure(&self.record.stream) {
+        match interrupt.or_failure(&self.record) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_failed(WORK, &error);
@@ -597,9 +602,16 @@ impl Driver {
         self.form = None;
         let delay = if is_script { Duration::ZERO } else { self.backoff.next_delay() };
         self.health.progress();
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.shutdown.requested() => return Err(Stop::Shutdown),
+        let mut ticks = tokio::time::interval(MEASURE);
+        let pause = tokio::time::sleep(delay);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return Err(Stop::Shutdown),
+                () = &mut pause => break,
+                _ = ticks.tick() => self.measure(),
+            }
         }
         if must_reconnect {
             return Ok(Then::Reconnect);

@@ -26,7 +26,7 @@ const TRIES: u32 = 5;
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     pub(super) file_id: u64,
-    /// Up to where it was looked at.
+    /// The length up to which it was checked.
     pub(super) offset: u64,
     /// The bytes before that.
     pub(super) tail: TailChecksum,
@@ -86,12 +86,12 @@ impl<D: Directory> Producer<D> {
         }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
-            Current::Missing => {
-                Err(format!("{} does not exist; waiting for it; create it, or correct --input", self.options.input))
-            }
+            Current::Missing => Err(self.options.missing()),
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!("cannot read {input}: {why}; waiting; use a regular file that the reader may read"))
+                Err(format!(
+                    "cannot read {input}: {why}; waiting; use a regular file, and allow the service's user to read it"
+                ))
             }
         };
         identified
@@ -426,7 +426,7 @@ impl<D: Directory> Producer<D> {
         self.go(target, Some(position), Some(guard)).is_ok()
     }
 
-    /// What comes next when the present content is done with. With `only_if_written` an empty file
+    /// The content to send after the present one. With `only_if_written` an empty file
     /// does not count.
     pub(super) fn find_next(
         &mut self,
@@ -543,7 +543,7 @@ impl<D: Directory> Producer<D> {
             && tail.end == start
             && !tail.matches(start, reader.history())
         {
-            // It was written again, or another file took its name, since it was looked at.
+            // It was written again, or another file took its name, since it was checked.
             return Err(Changed::InputChanged.into());
         }
         self.input_state = Ok(());
@@ -663,9 +663,9 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether a file that was empty when it was taken for a new content still is one, now that it
-    /// has bytes: a known content may have been copied to the input, or another one come and gone
-    /// in it. Locates again when it is not.
+    /// Whether a file that was taken for a new content while it was empty still is one, now that it
+    /// has bytes. Meanwhile a known content may have been copied to the input, or the file replaced
+    /// twice. If it is not, locates again.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -759,7 +759,7 @@ impl<D: Directory> Producer<D> {
             && number >= now_ms
             && *tries < TRIES
         {
-            // A number of the past cannot be taken by an entry that somebody else adds.
+            // An entry of another program cannot take a number of the past.
             *tries += 1;
             *pause = Some(Duration::from_millis((number - now_ms).saturating_add(1).min(20)));
             return Ok(());
@@ -984,9 +984,10 @@ fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
 }
 
 /// From where on no file has the bytes of a content that was delivered up to `offset`, and whose
-/// files were looked at up to `looked_at`. `None`: a file has more than that.
+/// files were checked up to `looked_at`. `None`: a file has more than that.
 fn unreadable_from(offset: u64, looked_at: Option<&u64>, found: Option<&u64>) -> Option<u64> {
-    // A partition's last entry may end far before what was looked at: the rest is others'.
+    // A partition's last entry may end far before the checked bytes: the rest belongs to other
+    // partitions.
     let from = looked_at.map_or(offset, |looked_at| offset.max(*looked_at));
     found.is_none_or(|found| *found <= from).then_some(from)
 }

@@ -84,7 +84,7 @@ pub enum Stored {
     Unreadable(String),
 }
 
-/// What a producer is told at its start.
+/// The settings of a producer.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The input's absolute path.
@@ -103,6 +103,13 @@ pub struct Options {
     pub max_backlog: u64,
     /// Bounds, smaller in simulations.
     pub limits: Limits,
+}
+
+impl Options {
+    /// No file is at the path of the input. One that was there and is still open is read on.
+    fn missing(&self) -> String {
+        format!("{} does not exist; waiting for it; create it, or correct --input", self.input)
+    }
 }
 
 /// Bounds of a producer.
@@ -364,7 +371,7 @@ pub struct Producer<D: Directory> {
     unconfirmed: Vec<Notice>,
     /// The bytes that were reported as unreadable, by file ID.
     unreadable: BTreeMap<u64, RangeSet>,
-    /// The lengths up to which files of earlier contents were looked at and had nothing to send.
+    /// The lengths up to which files of earlier contents were checked and had nothing to send.
     nothing_up_to: BTreeMap<u64, u64>,
     /// The content whose file was seen truncated.
     truncated: Option<u64>,
@@ -467,7 +474,7 @@ struct Begin<F> {
     file_id: Option<u64>,
     /// Up to where the source is delivered; `None`: nothing of it was ever sent.
     after: Option<Position>,
-    /// The last bytes that were looked at in the content before.
+    /// The last checked bytes of the previous content.
     guard: Option<Guard>,
     /// It ends here: late lines of an earlier content.
     until: Option<u64>,
@@ -569,8 +576,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether the next batch is to tell how many entries the stream holds. A small batch need not:
-    /// to assume that nobody takes entries away is safe, as long as there is room for many more.
+    /// Whether the next batch must report the length of the stream. A small batch need not report
+    /// it while the stream has room for many more entries, even if nobody trims it.
     #[must_use]
     pub fn must_ask_len(&self) -> bool {
         let is_old = self.len_known_at.is_none_or(|at| self.now.saturating_sub(at) >= LEN_KNOWN);
@@ -588,6 +595,11 @@ impl<D: Directory> Producer<D> {
     #[must_use]
     pub fn position(&self) -> Option<(u64, u64)> {
         if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
+    }
+
+    /// The present length of the content that is being sent, which grows while the producer waits.
+    pub fn present_len(&self) -> Option<u64> {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.present_len() } else { None }
     }
 
     /// Whether the input can be read; else why not.
