@@ -100,6 +100,8 @@ pub struct Siblings {
     /// Those that are no contents of the input. `None`: never recorded (an older state file); ages
     /// are compared instead.
     pub neighbours: Option<Vec<Neighbour>>,
+    /// What neighbours hold, or held before they were compressed.
+    pub held: Vec<Held>,
     /// Those that are to be sent, and were not yet.
     pub pending: Vec<Neighbour>,
     /// Whether contents may have come and gone since all folders could last be listed: all others
@@ -132,6 +134,26 @@ impl Neighbour {
     fn is(&self, file: &Sighting) -> bool {
         (self.dev, self.ino) == (file.inode.dev, file.inode.ino)
             && self.created.zip(file.created).is_none_or(|(a, b)| a == b)
+    }
+}
+
+/// What a neighbour holds: a file with another inode that holds the same is its compressed copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Held {
+    /// The neighbour.
+    pub neighbour: Neighbour,
+    /// How many bytes.
+    pub len: u64,
+    /// The hash of its fingerprint.
+    pub hash: u64,
+}
+
+impl Held {
+    /// `None`: it holds too little to recognise it, or cannot be read.
+    fn of(file: &Sighting, limits: &Limits) -> Option<Self> {
+        let Prefix::Whole(prints) = &file.prints else { return None };
+        let neighbour = Neighbour::of(file);
+        (file.len >= limits.distinct).then(|| Self { neighbour, len: file.len, hash: prints.digest() })
     }
 }
 
@@ -209,6 +231,8 @@ pub struct ScanHistory {
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the previous scan.
     input: Option<(Neighbour, Option<u64>)>,
+    /// What the inputs that were seen while the source had not begun were like.
+    unsent: Vec<Fingerprint>,
     /// Whether there was a previous scan.
     has_scanned: bool,
     /// Whether rotation gives the newest file the smallest index, as the names have told.
@@ -278,6 +302,17 @@ impl ScanHistory {
         let Some(found) = identified.current.found() else { return };
         let input = snapshot.sightings.iter().find(|file| file.key == found.key);
         self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
+        match input.map(|file| &file.prints) {
+            _ if !known.contents.is_empty() => self.unsent.clear(),
+            Some(Prefix::Whole(prints)) if prints.covered() > 0 => {
+                // The same one, grown.
+                self.unsent.retain(|before| before.agreement(prints).differs.is_some());
+                self.unsent.push(prints.clone());
+                let most = self.unsent.len().saturating_sub(NEIGHBOURS);
+                self.unsent.drain(..most);
+            }
+            _ => {}
+        }
         let last = known.contents.last();
         match found.relation {
             Relation::Whole(id) | Relation::Edited(id) => {
@@ -388,6 +423,8 @@ pub struct Identified {
     /// All siblings that are not ours now. `None`: they were never recorded, and not all can be
     /// listed now.
     pub neighbours: Option<Vec<Neighbour>>,
+    /// What neighbours hold, or held.
+    pub held: Vec<Held>,
     /// Whether contents may have come and gone that could not be listed.
     pub missed: bool,
     /// What to report, each once.
@@ -443,7 +480,7 @@ impl Identified {
     #[must_use]
     pub fn siblings(&self) -> Siblings {
         let pending = self.pending.keys().copied().take(NEIGHBOURS).collect();
-        Siblings { neighbours: self.neighbours.clone(), pending, missed: self.missed }
+        Siblings { neighbours: self.neighbours.clone(), held: self.held.clone(), pending, missed: self.missed }
     }
 }
 
@@ -1127,10 +1164,15 @@ impl<'a> Identification<'a> {
             let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
-        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
+        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile. Only
+        // before the source begins, one that was empty may turn out to be a copy of the input.
         let known = self.known.siblings.neighbours.iter().flatten().copied();
-        let unlisted = self.out.unlisted;
-        let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
+        let (unlisted, begins) = (self.out.unlisted, self.known.contents.is_empty());
+        let is_copy = |file: &Sighting| begins && file.len > 0 && self.is_copied(file, current, &[]);
+        let is_there = |neighbour: &Neighbour| {
+            let found = self.files.iter().find(|file| neighbour.is(file));
+            found.map_or(unlisted, |file| !is_copy(file))
+        };
         let known = known.filter(|neighbour| is_there(neighbour));
         // What an empty file is to hold cannot be told yet, nor whether a copy of the input will be
         // all that is left of it.
@@ -1138,6 +1180,12 @@ impl<'a> Identification<'a> {
             |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
         let all: BTreeSet<Neighbour> = known.chain(others).collect();
+        let held = self.files.iter().filter(|file| all.iter().any(|neighbour| neighbour.is(file)));
+        let held: Vec<Held> = held.filter_map(|file| Held::of(file, &self.history.limits)).collect();
+        let is_other = |before: &&Held| held.iter().all(|held| held.neighbour != before.neighbour);
+        let before: Vec<Held> = self.known.siblings.held.iter().filter(is_other).copied().collect();
+        self.out.held = held.into_iter().chain(before).take(NEIGHBOURS).collect();
+        self.out.held.sort_unstable();
         let is_recorded = self.known.siblings.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
@@ -1191,8 +1239,18 @@ impl<'a> Identification<'a> {
             && (moved
                 || self.history.pending(file).is_some()
                 || self.was_missed(file)
+                || self.is_unsent(file)
                 || self.may_be_compressed(file)
                 || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
+    }
+
+    /// Whether a candidate is a copy of an input that was seen before the source begins, and was
+    /// truncated since.
+    fn is_unsent(&self, file: &Sighting) -> bool {
+        let Prefix::Whole(prints) = &file.prints else { return false };
+        let mut agreements = self.history.unsent.iter().map(|unsent| unsent.agreement(prints));
+        self.known.contents.is_empty()
+            && agreements.any(|agreement| agreement.differs.is_none() && agreement.common > 0)
     }
 
     /// Whether a candidate may be the compressed copy of a file that waits to be sent.
@@ -1244,6 +1302,9 @@ impl<'a> Identification<'a> {
 
     /// Whether a sibling that is no known content is none of a source that has begun.
     fn is_neighbour(&self, file: &Sighting) -> bool {
+        if self.was_neighbour(file) {
+            return true;
+        }
         match &self.known.siblings.neighbours {
             Some(known) if known.iter().any(|neighbour| neighbour.is(file)) => return true,
             Some(known) if known.len() < NEIGHBOURS => return false,
@@ -1254,6 +1315,13 @@ impl<'a> Identification<'a> {
         let first = self.known.contents.first().and_then(|content| content.created);
         self.known.began.is_some_and(|began| born < began)
             || first.zip(file.created).is_some_and(|(first, created)| created <= first)
+    }
+
+    /// Whether a file is the compressed copy of a neighbour: log rotation compresses it late, while
+    /// it rotates the input.
+    fn was_neighbour(&self, file: &Sighting) -> bool {
+        let held = Held::of(file, &self.history.limits).filter(|_| matches!(file.name_kind, NameKind::Compressed(_)));
+        held.is_some_and(|held| self.known.siblings.held.iter().any(|of| (of.len, of.hash) == (held.len, held.hash)))
     }
 
     /// Requests fingerprints of compressed files, if a content is missing and one of them may be

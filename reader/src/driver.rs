@@ -295,7 +295,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 done = &mut connecting => return done,
-                _ = ticks.tick() => self.measure(),
+                _ = ticks.tick() => {
+                    self.producer.look(self.begun.elapsed());
+                    self.measure();
+                }
             }
         }
     }

@@ -305,7 +305,8 @@ fn run_once(rig: &Rig) {
 
 #[test]
 fn a_file_that_was_edited_while_the_reader_was_down_is_not_sent_again() {
-    let edits: [fn(&[u8]) -> Vec<u8>; 3] = [
+    type Edit = fn(&[u8]) -> Vec<u8>;
+    let edits: [Edit; 3] = [
         |old| old[old.iter().position(|&byte| byte == b'\n').unwrap() + 1..].to_vec(),
         |old| [b"a header\n", old].concat(),
         |old| [b"X", old].concat(),
