@@ -231,6 +231,8 @@ struct Beginning {
 
 /// What is known of a rotated file that is no known content and no neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    /// What the input began with when it was last seen, while the source had not begun.
+    unsent: Option<Fingerprint>,
 pub enum Pending {
     /// It is to be sent next, or as soon as it can be read.
     Ready,
@@ -300,6 +302,11 @@ impl ScanHistory {
         self.truncated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
     }
 }
+        match input.map(|file| &file.prints) {
+            _ if !known.contents.is_empty() => self.unsent = None,
+            Some(Prefix::Whole(prints)) if prints.covered() > 0 => self.unsent = Some(prints.clone()),
+            _ => {}
+        }
 
 /// A file that was found for something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -1221,10 +1228,19 @@ impl<'a> Identification<'a> {
             Some(Pending::Written(last)) => Some(last),
             _ => None,
         };
+                || self.is_unsent(file)
         last.filter(|last| self.history.now.saturating_sub(*last) < self.history.limits.quiet)
     }
 
     /// Whether a file that is no known content is a beginning of the input or of another such file:
+    /// Whether a candidate is a copy of the input, made before the source begins, and the input was
+    /// truncated since.
+    fn is_unsent(&self, file: &Sighting) -> bool {
+        let (Some(unsent), Prefix::Whole(prints)) = (&self.history.unsent, &file.prints) else { return false };
+        let agreement = unsent.agreement(prints);
+        agreement.differs.is_none() && agreement.common > 0 && self.known.contents.is_empty()
+    }
+
     /// its copy, which may be under way.
     fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
         let Prefix::Whole(prints) = &file.prints else { return false };

@@ -293,6 +293,7 @@ impl Driver {
                 biased;
                 done = &mut connecting => return done,
                 _ = ticks.tick() => {
+                    self.producer.look(self.begun.elapsed());
                     let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
                     // A shorter file is another one than that which was read.
                     self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));

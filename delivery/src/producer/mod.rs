@@ -367,6 +367,10 @@ pub struct Producer<D: Directory> {
     last_sent: Option<StreamId>,
     /// `--from end`: the file that was there at the start, and where its last line ended.
     from: Option<(Inode, u64)>,
+    /// Whether the folder need not be looked at before Redis has answered.
+    has_looked: bool,
+    /// The siblings that were there when the input was first seen, if Redis had not answered yet.
+    first_siblings: Option<Siblings>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
     /// What the state file knows of the siblings.
@@ -521,6 +525,8 @@ impl<D: Directory> Producer<D> {
             missed: false,
             last_sent: None,
             from: None,
+            has_looked: false,
+            first_siblings: None,
             stored: None,
             stored_siblings: Siblings::default(),
             stopping: false,
@@ -664,6 +670,32 @@ impl<D: Directory> Producer<D> {
         self.open.push(Open::new(UNNAMED, file, true));
     }
 
+    /// Looks at the folder of a source that has not begun, as long as Redis cannot be asked: its
+    /// input is kept open, and what is beside it is older. The input may be rotated before Redis
+    /// answers.
+    pub fn look(&mut self, now: Duration) {
+        if self.has_looked || self.options.from_end {
+            return;
+        }
+        self.now = now;
+        self.has_looked = !matches!(self.directory.load(), Ok(Stored::Missing)) || !self.manifest.is_empty();
+        if self.has_looked {
+            return;
+        }
+        // Redis may know the source. Then these are no neighbours, and there is nothing to report.
+        let (told, reported) = (self.notices.len(), self.reported.clone());
+        let identified = self.scan(&Manifest::default(), None, None);
+        self.notices.truncate(told);
+        self.reported = reported;
+        self.first_siblings = Some(std::mem::take(&mut self.manifest.siblings));
+        if let Some(found) = identified.current.found() {
+            self.has_looked = true;
+            if let Ok(file) = self.directory.open(found.key) {
+                self.hold(file);
+            }
+        }
+    }
+
     /// `--once`: what the input holds now is what there is to do.
     pub fn aim(&mut self, inode: Inode, len: u64) {
         self.aim.get_or_insert((inode, len));
@@ -690,7 +722,10 @@ impl<D: Directory> Producer<D> {
     pub fn step(&mut self, now: Duration) -> Result<Step, StepError> {
         self.now = now;
         match &mut self.phase {
-            Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
+            Phase::Observing => {
+                self.look(now);
+                Ok(Step::Observe { below: self.in_doubt.map(Position::id) })
+            }
             Phase::Restoring(change, _) => Ok(Step::Record(change.clone())),
             Phase::Locating(resume) => {
                 let resume = *resume;
@@ -732,7 +767,11 @@ impl<D: Directory> Producer<D> {
         let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
-        let seen = std::mem::take(&mut self.manifest.siblings);
+        let mut seen = std::mem::take(&mut self.manifest.siblings);
+        self.has_looked = true;
+        if let Some(first) = self.first_siblings.take().filter(|_| manifest.is_empty()) {
+            seen = first;
+        }
         manifest.siblings = if seen == Siblings::default() { local.siblings.clone() } else { seen };
         self.stored_siblings.clone_from(&local.siblings);
         let mut resume = observed.resume(&manifest);
