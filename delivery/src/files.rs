@@ -100,6 +100,8 @@ pub struct Siblings {
     /// Those that are no contents of the input. `None`: never recorded (an older state file); ages
     /// are compared instead.
     pub neighbours: Option<Vec<Neighbour>>,
+    /// What neighbours hold, or held before they were compressed.
+    pub held: Vec<Held>,
     /// Those that are to be sent, and were not yet.
     pub pending: Vec<Neighbour>,
     /// Whether contents may have come and gone since all folders could last be listed: all others
@@ -132,6 +134,26 @@ impl Neighbour {
     fn is(&self, file: &Sighting) -> bool {
         (self.dev, self.ino) == (file.inode.dev, file.inode.ino)
             && self.created.zip(file.created).is_none_or(|(a, b)| a == b)
+    }
+}
+
+/// What a neighbour holds: a file with another inode that holds the same is its compressed copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Held {
+    /// The neighbour.
+    pub neighbour: Neighbour,
+    /// How many bytes.
+    pub len: u64,
+    /// The hash of its fingerprint.
+    pub hash: u64,
+}
+
+impl Held {
+    /// `None`: it holds too little to recognise it, or cannot be read.
+    fn of(file: &Sighting, limits: &Limits) -> Option<Self> {
+        let Prefix::Whole(prints) = &file.prints else { return None };
+        let neighbour = Neighbour::of(file);
+        (file.len >= limits.distinct).then(|| Self { neighbour, len: file.len, hash: prints.digest() })
     }
 }
 
@@ -209,6 +231,8 @@ pub struct ScanHistory {
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the previous scan.
     input: Option<(Neighbour, Option<u64>)>,
+    /// What the input began with when it was last seen, while the source had not begun.
+    unsent: Option<Fingerprint>,
     /// Whether there was a previous scan.
     has_scanned: bool,
     /// Whether rotation gives the newest file the smallest index, as the names have told.
@@ -231,8 +255,6 @@ struct Beginning {
 
 /// What is known of a rotated file that is no known content and no neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    /// What the input began with when it was last seen, while the source had not begun.
-    unsent: Option<Fingerprint>,
 pub enum Pending {
     /// It is to be sent next, or as soon as it can be read.
     Ready,
@@ -280,6 +302,11 @@ impl ScanHistory {
         let Some(found) = identified.current.found() else { return };
         let input = snapshot.sightings.iter().find(|file| file.key == found.key);
         self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
+        match input.map(|file| &file.prints) {
+            _ if !known.contents.is_empty() => self.unsent = None,
+            Some(Prefix::Whole(prints)) if prints.covered() > 0 => self.unsent = Some(prints.clone()),
+            _ => {}
+        }
         let last = known.contents.last();
         match found.relation {
             Relation::Whole(id) | Relation::Edited(id) => {
@@ -302,11 +329,6 @@ impl ScanHistory {
         self.truncated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
     }
 }
-        match input.map(|file| &file.prints) {
-            _ if !known.contents.is_empty() => self.unsent = None,
-            Some(Prefix::Whole(prints)) if prints.covered() > 0 => self.unsent = Some(prints.clone()),
-            _ => {}
-        }
 
 /// A file that was found for something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -395,6 +417,8 @@ pub struct Identified {
     /// All siblings that are not ours now. `None`: they were never recorded, and not all can be
     /// listed now.
     pub neighbours: Option<Vec<Neighbour>>,
+    /// What neighbours hold, or held.
+    pub held: Vec<Held>,
     /// Whether contents may have come and gone that could not be listed.
     pub missed: bool,
     /// What to report, each once.
@@ -450,7 +474,7 @@ impl Identified {
     #[must_use]
     pub fn siblings(&self) -> Siblings {
         let pending = self.pending.keys().copied().take(NEIGHBOURS).collect();
-        Siblings { neighbours: self.neighbours.clone(), pending, missed: self.missed }
+        Siblings { neighbours: self.neighbours.clone(), held: self.held.clone(), pending, missed: self.missed }
     }
 }
 
@@ -1145,6 +1169,12 @@ impl<'a> Identification<'a> {
             |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
         let all: BTreeSet<Neighbour> = known.chain(others).collect();
+        let held = self.files.iter().filter(|file| all.iter().any(|neighbour| neighbour.is(file)));
+        let held: Vec<Held> = held.filter_map(|file| Held::of(file, &self.history.limits)).collect();
+        let is_other = |before: &&Held| held.iter().all(|held| held.neighbour != before.neighbour);
+        let before: Vec<Held> = self.known.siblings.held.iter().filter(is_other).copied().collect();
+        self.out.held = held.into_iter().chain(before).take(NEIGHBOURS).collect();
+        self.out.held.sort_unstable();
         let is_recorded = self.known.siblings.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
@@ -1198,8 +1228,17 @@ impl<'a> Identification<'a> {
             && (moved
                 || self.history.pending(file).is_some()
                 || self.was_missed(file)
+                || self.is_unsent(file)
                 || self.may_be_compressed(file)
                 || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
+    }
+
+    /// Whether a candidate is a copy of the input, made before the source begins, and the input was
+    /// truncated since.
+    fn is_unsent(&self, file: &Sighting) -> bool {
+        let (Some(unsent), Prefix::Whole(prints)) = (&self.history.unsent, &file.prints) else { return false };
+        let agreement = unsent.agreement(prints);
+        agreement.differs.is_none() && agreement.common > 0 && self.known.contents.is_empty()
     }
 
     /// Whether a candidate may be the compressed copy of a file that waits to be sent.
@@ -1228,19 +1267,10 @@ impl<'a> Identification<'a> {
             Some(Pending::Written(last)) => Some(last),
             _ => None,
         };
-                || self.is_unsent(file)
         last.filter(|last| self.history.now.saturating_sub(*last) < self.history.limits.quiet)
     }
 
     /// Whether a file that is no known content is a beginning of the input or of another such file:
-    /// Whether a candidate is a copy of the input, made before the source begins, and the input was
-    /// truncated since.
-    fn is_unsent(&self, file: &Sighting) -> bool {
-        let (Some(unsent), Prefix::Whole(prints)) = (&self.history.unsent, &file.prints) else { return false };
-        let agreement = unsent.agreement(prints);
-        agreement.differs.is_none() && agreement.common > 0 && self.known.contents.is_empty()
-    }
-
     /// its copy, which may be under way.
     fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
         let Prefix::Whole(prints) = &file.prints else { return false };
@@ -1260,6 +1290,9 @@ impl<'a> Identification<'a> {
 
     /// Whether a sibling that is no known content is none of a source that has begun.
     fn is_neighbour(&self, file: &Sighting) -> bool {
+        if self.was_neighbour(file) {
+            return true;
+        }
         match &self.known.siblings.neighbours {
             Some(known) if known.iter().any(|neighbour| neighbour.is(file)) => return true,
             Some(known) if known.len() < NEIGHBOURS => return false,
@@ -1270,6 +1303,13 @@ impl<'a> Identification<'a> {
         let first = self.known.contents.first().and_then(|content| content.created);
         self.known.began.is_some_and(|began| born < began)
             || first.zip(file.created).is_some_and(|(first, created)| created <= first)
+    }
+
+    /// Whether a file is the compressed copy of a neighbour: log rotation compresses it late, while
+    /// it rotates the input.
+    fn was_neighbour(&self, file: &Sighting) -> bool {
+        let held = Held::of(file, &self.history.limits).filter(|_| matches!(file.name_kind, NameKind::Compressed(_)));
+        held.is_some_and(|held| self.known.siblings.held.iter().any(|of| (of.len, of.hash) == (held.len, held.hash)))
     }
 
     /// Requests fingerprints of compressed files, if a content is missing and one of them may be

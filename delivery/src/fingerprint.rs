@@ -105,6 +105,13 @@ impl Fingerprint {
         self.hashes.push(short(hash));
     }
 
+    /// A hash of all its hashes.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let bytes: Vec<u8> = self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        hash(&bytes)
+    }
+
     /// Compares the fingerprints of two contents.
     #[must_use]
     pub fn agreement(&self, other: &Self) -> Agreement {

@@ -1080,6 +1080,47 @@ fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
 }
 
 #[test]
+fn an_input_that_is_copied_and_truncated_before_the_source_begins_is_sent() {
+    let mut world = World::new();
+    world.create("input.txt.7", &lines("not ours", 0..20));
+    world.create(INPUT, b"first\n");
+    world.known.siblings = world.identify().siblings();
+    world.copy(INPUT, "input.txt.1");
+    world.create("input.txt.2", b"another program's\n");
+    world.write(INPUT, b"second\n");
+    world.scan();
+    world.assert_sent(b"first\nsecond\n");
+}
+
+/// As `delaycompress` of logrotate has it: a rotated file is compressed at the next rotation.
+#[test]
+fn a_neighbour_stays_one_when_it_is_compressed() {
+    for down in [false, true] {
+        let mut world = World::new();
+        world.create("input.txt.1", &lines("not ours", 0..100));
+        world.create(INPUT, b"first\n");
+        world.scan();
+        if down {
+            world.forget_open_files();
+        }
+        world.compress("input.txt.1");
+        world.rename("input.txt.1.gz", "input.txt.2.gz");
+        world.rename(INPUT, "input.txt.1");
+        world.create(INPUT, b"second\n");
+        world.scan();
+        // One of ours that came and went is compressed, too.
+        world.rename("input.txt.1", "input.txt.4");
+        world.compress(INPUT);
+        world.rename("input.txt.gz", "input.txt.3.gz");
+        world.create("input.txt.1", &lines("third", 0..100));
+        world.compress("input.txt.1");
+        world.create(INPUT, b"fourth\n");
+        world.scan();
+        world.assert_sent(&[b"first\nsecond\n", &lines("third", 0..100)[..], b"fourth\n"].concat());
+    }
+}
+
+#[test]
 fn an_unknown_file_that_is_open_and_has_no_name_any_more_is_sent() {
     let (mut world, first) = unseen();
     world.identify();

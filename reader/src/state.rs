@@ -1,6 +1,6 @@
 //! The state file: the manifest of the source, for the case that Redis loses its data.
 
-use delivery::files::{Neighbour, Siblings};
+use delivery::files::{Held, Neighbour, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
@@ -56,6 +56,8 @@ struct State {
     began: Option<i64>,
     #[serde(default)]
     neighbours: Option<Vec<Neighbour>>,
+    #[serde(default)]
+    held: Vec<Held>,
     #[serde(default)]
     pending: Vec<Neighbour>,
     #[serde(default)]
@@ -169,14 +171,14 @@ impl StateFile {
                 "its format {version} is newer than {VERSION}, the newest known one"
             )));
         }
-        let State { generations, prints, guard, began, neighbours, pending, missed, .. } =
+        let State { generations, prints, guard, began, neighbours, held, pending, missed, .. } =
             match serde_json::from_slice(&bytes) {
                 Ok(state) => state,
                 Err(error) => return Ok(Stored::Unreadable(error.to_string())),
             };
         let mut manifest = Manifest::default();
         (manifest.prints, manifest.guard, manifest.began) = (prints, guard, began);
-        manifest.siblings = Siblings { neighbours, pending, missed };
+        manifest.siblings = Siblings { neighbours, held, pending, missed };
         generations.into_iter().for_each(|generation| manifest.insert(generation));
         Ok(Stored::Manifest(Box::new(manifest)))
     }
@@ -192,6 +194,7 @@ impl StateFile {
             guard: manifest.guard.clone(),
             began: manifest.began,
             neighbours: manifest.siblings.neighbours.clone(),
+            held: manifest.siblings.held.clone(),
             pending: manifest.siblings.pending.clone(),
             missed: manifest.siblings.missed,
         };
@@ -448,7 +451,9 @@ mod tests {
             head_hash: u64::MAX,
         });
         let sibling = |ino| Neighbour { dev: 1, ino, created: Some(1_796_089_926_414_000_000) };
-        manifest.siblings = Siblings { neighbours: Some(vec![sibling(3)]), pending: vec![sibling(4)], missed: true };
+        let held = vec![Held { neighbour: sibling(3), len: 300, hash: u64::MAX }];
+        manifest.siblings =
+            Siblings { neighbours: Some(vec![sibling(3)]), held, pending: vec![sibling(4)], missed: true };
         file.store(&manifest).unwrap();
         assert_eq!(file.load().unwrap(), Stored::Manifest(Box::new(manifest)));
         let of = |index, count| {
