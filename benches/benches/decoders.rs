@@ -2,11 +2,11 @@
 //! rounds.
 //!
 //! The work is the same for all: from the bytes of the reply to entries with an ID and a payload
-//! that can be looked at; the payloads' lengths are added up. Each client is used through what it
-//! makes public: `resp` and `redis-protocol` through their decoders, `redis` through its parser and
-//! `StreamReadReply`, `rustis` through the entry points it has for benches and its `StreamEntry`.
-//! `fred` decodes with `redis-protocol` and converts the frames by code that cannot be called
-//! without a connection, so it is not here.
+//! that the program can read. The lengths of the payloads are added up. Each client is used through
+//! its public API: `resp` and `redis-protocol` through their decoders, `redis` through its parser
+//! and `StreamReadReply`, `rustis` through the entry points it has for benches and its
+//! `StreamEntry`. `fred` decodes with `redis-protocol` and converts the frames by code that cannot
+//! be called without a connection, so it is not here.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 

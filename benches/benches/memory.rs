@@ -92,7 +92,7 @@ fn flat(stage: &Stage, rounds: &mut Rounds, framing: Framing) {
     }
 }
 
-/// As long as travels whole: 64 MiB.
+/// The longest lines that travel in one piece: 64 MiB.
 fn long_lines(stage: &Stage, rounds: &mut Rounds) {
     let section = "memory with lines of 64 MiB";
     if !rounds.wants(section, Framing::Line.name()) {

@@ -70,7 +70,7 @@ impl Peer {
     /// All that are here.
     fn all() -> Vec<Self> {
         const EXCLUSIVE: &[&str] = &["--consume", "exclusive"];
-        // As far as it goes, what rsyslog does.
+        // The nearest to what rsyslog does.
         const UNSYNCED: &[&str] = &["--consume", "exclusive", "--fsync", "interval"];
         let mut all = vec![
             Self::Ours { name: "reader and writer, group", framing: Framing::Line, flags: &[] },

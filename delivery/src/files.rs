@@ -194,7 +194,7 @@ pub struct Limits {
     /// From this many equal bytes on, two files are taken for the same content by their bytes
     /// alone. Fewer may be a header that many files begin with.
     pub distinct: u64,
-    /// How long a file must have kept its length to count as rolled back: a copy that is under way
+    /// How long a file must have kept its length to count as rolled back: an unfinished copy
     /// is a beginning, too.
     pub stands: Duration,
     /// How long an unknown rotated file that was seen changing must have kept its state before it
@@ -258,7 +258,7 @@ struct Beginning {
 pub enum Pending {
     /// It is to be sent next, or as soon as it can be read.
     Ready,
-    /// It is a beginning of another file: a copy that may be under way.
+    /// It is a beginning of another file: perhaps an unfinished copy.
     Copy,
     /// It was last seen changing at this moment.
     Written(Duration),
@@ -954,7 +954,7 @@ impl<'a> Identification<'a> {
     /// it is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
         let distinct = content.end() >= self.history.limits.distinct;
-        // A copy that lacks bytes which the input has is under way.
+        // A copy that lacks bytes of the input is unfinished.
         let has_all = |other: &&Sighting| self.is_file_of(other, content) || other.len >= content.end().min(file.len);
         let mut elsewhere = self.elsewhere(content).filter(has_all).peekable();
         if self.is_file_of(file, content) {
@@ -1152,7 +1152,7 @@ impl<'a> Identification<'a> {
             }
         }
         let begins = self.known.contents.is_empty();
-        // Only by their ages they are told from those of ours that could not be listed.
+        // Only their ages distinguish them from our own files that could not be listed.
         let is_doubtful = self.known.siblings.missed && self.known.siblings.neighbours.is_none();
         if let (true, Some(newest)) = (begins || is_doubtful, others.last()) {
             let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
@@ -1198,8 +1198,8 @@ impl<'a> Identification<'a> {
         (falling.len() != rising.len()).then_some(falling.len() > rising.len())
     }
 
-    /// Whether a file that is no known content may be one that came and went: by its name, or
-    /// because it was the input, and has another name now, or is open and has none.
+    /// Whether a file without a known content may have been the input between two scans: by its
+    /// name, because it was the input and was renamed, or because it is open and has no name.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
         let was_seen = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
@@ -1271,7 +1271,7 @@ impl<'a> Identification<'a> {
     }
 
     /// Whether a file that is no known content is a beginning of the input or of another such file:
-    /// its copy, which may be under way.
+    /// its copy, which may be unfinished.
     fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
         let Prefix::Whole(prints) = &file.prints else { return false };
         let is_copy_of = |other: &Sighting| {

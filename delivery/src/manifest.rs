@@ -429,9 +429,14 @@ impl Manifest {
     /// The tail checksum of a content with the highest end.
     #[must_use]
     pub fn tail(&self, file_id: u64) -> Option<&TailChecksum> {
-        let of_content = |guard: &&Guard| self.get(guard.generation).is_some_and(|known| known.file_id == file_id);
+        let of_content = self.tails().filter(|(of, _)| *of == file_id);
+        of_content.map(|(_, tail)| tail).max_by_key(|tail| tail.end)
+    }
+
+    /// All tail checksums, each with its content's file ID.
+    pub fn tails(&self) -> impl Iterator<Item = (u64, &TailChecksum)> {
         let guards = self.iter().filter_map(|generation| generation.previous_guard.as_ref()).chain(&self.guard);
-        guards.filter(of_content).map(|guard| &guard.tail).max_by_key(|tail| tail.end)
+        guards.filter_map(|guard| Some((self.get(guard.generation)?.file_id, &guard.tail)))
     }
 
     /// The newest generation of each content.

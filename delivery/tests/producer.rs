@@ -111,7 +111,7 @@ fn options(partition: Partition, limits: Limits) -> Options {
     }
 }
 
-/// The contents that the file side is told of, when other partitions have read `read` bytes of each
+/// The contents that the file side learns of, when other partitions have read `read` bytes of each
 /// of theirs.
 fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -> Vec<Content> {
     let options = options(Partition::new(1, 3).unwrap(), limits);
@@ -133,7 +133,7 @@ fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -
     listener.0.borrow().contents.clone()
 }
 
-/// The contents that the file side is told of, by file ID, and whether each is owed.
+/// The contents that the file side learns of, by file ID, and whether each is owed.
 fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
     let contents = known(own, others, 0, Limits::default());
     contents.iter().map(|content| (content.file_id, content.is_owed)).collect()

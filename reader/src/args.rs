@@ -167,23 +167,32 @@ impl ReaderArgs {
             false => Ok(found),
         });
         match found {
-            Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
+            Ok(metadata) if metadata.is_dir() => Err(wrong(&self.a_folder())),
             Ok(metadata) if !metadata.is_file() => Err(wrong(NO_FILE)),
             Err(error) if error.kind() == ErrorKind::InvalidFilename => {
                 Err(wrong(&format!("{error}; allowed: a shorter path")))
             }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                Err(wrong(&format!("{error}; {}", service::advice::io(&error))))
+            }
             Err(error) if once => {
-                let (from, todo) = (service::args::origin("input"), service::advice::io(&error));
+                let (from, todo) = (service::args::origin("input"), service::advice::reading(&error));
                 Err(Failure::failed(format!(
                     "--input {shown}{from}: {error}; --once sends what there is and does not wait for a file; {todo}"
                 )))
             }
-            _ if input.file_name().is_none() => Err(wrong("a folder; allowed: a file's path")),
+            _ if input.file_name().is_none() => Err(wrong(&self.a_folder())),
             _ => Ok(input),
         }
     }
 
-    /// Why the input cannot be read, when that is for want of rights.
+    /// Why a folder is no input, and how to name the files in it.
+    fn a_folder(&self) -> String {
+        let pattern = self.one().join("*.log");
+        format!("a folder; allowed: a file's path, or a pattern such as '{}'", pattern.display())
+    }
+
+    /// Why the input cannot be read, if a permission is missing.
     pub(crate) fn unreadable(&self, input: &Path) -> Option<Failure> {
         let error = File::open(input).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
         Some(

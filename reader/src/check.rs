@@ -40,7 +40,11 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
         match args.state_dir {
             Some(_) => checks.folder_to_create("--state-dir", folder),
-            None => checks.folder("--state-dir", folder),
+            // It may be created together with the input, which the reader waits for.
+            None if !folder.exists() => {}
+            None => {
+                checks.folder("--state-dir", folder);
+            }
         }
         let mut needed = Vec::new();
         for Found { partition, key, connection } in &mut streams {
@@ -87,7 +91,7 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         {
             unreadable = unreadable.saturating_add(1);
             if unreadable <= NAMED {
-                checks.waits(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
+                checks.waits(format!("--input: reading {}: {error}", path.display()), advice::reading(&error));
             }
         }
     }
@@ -107,7 +111,9 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
     for folder in folders {
         match args.state_dir {
             Some(_) => checks.folder_to_create("--state-dir", folder),
-            None => checks.folder("--state-dir", folder),
+            None => {
+                checks.folder("--state-dir", folder);
+            }
         }
     }
     let Some(first) = streams.into_iter().next().and_then(|found| found.connection) else { return };
@@ -308,9 +314,17 @@ async fn source(
     }
 }
 
-/// Checks whether the stream is full, and which group holds it up.
+/// Checks whether Redis takes more entries: whether the stream is full, and which group holds it
+/// up.
 async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str, bound: u64) {
     let Ok(info) = connection.send(&resp::streams::XInfoStream::new(key)).await else { return };
+    let last = info.last_generated_id;
+    if Manifest::default().next_number(0, last).is_none() {
+        checks.waits(
+            format!("--stream: the last ID of {key}, {last}, leaves no larger one, so Redis takes no more entries"),
+            "read what the stream holds, then delete it; the reader sends the rest",
+        );
+    }
     let groups = connection.send(&XInfoGroups::new(key)).await.unwrap_or_default();
     if bound > 0 && info.length >= bound {
         let stream = service::source_record::state(&info);
@@ -367,6 +381,7 @@ fn open(checks: &mut Preflight, input: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && input.parent().is_some_and(Path::is_dir) => {
             checks.note(format!("--input: {} does not exist yet", input.display()), "the reader waits for it");
         }
-        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), advice::io(&error)),
+        // The reader waits for a file that it can read.
+        Err(error) => checks.waits(format!("--input: reading {}: {error}", input.display()), advice::reading(&error)),
     }
 }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// How often Redis is asked whether it is there while there is no input.
 const ASK: Duration = Duration::from_secs(2);
-/// How often the stream is looked at while it is full.
+/// How often the length of a full stream is queried.
 pub(crate) const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
 const MEASURE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     tokio::select! {
         done = work => done.map(|_| ()),
         () = stop => {
-            info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
+            info!("stopping with a batch unconfirmed; the next start asks Redis whether it was added");
             Err(Stop::Shutdown)
         }
     }
@@ -131,6 +131,9 @@ impl Shared {
         // may be away.
         if let (Some(registry), Ok(Stored::Manifest(known))) = (&self.registry, producer.directory().load()) {
             registry.learn(&known);
+        }
+        if let Some(registry) = &self.registry {
+            registry.join(partition.index());
         }
         let driver = Driver {
             registry: self.registry.clone(),
@@ -294,12 +297,17 @@ impl Driver {
                 done = &mut connecting => return done,
                 _ = ticks.tick() => {
                     self.producer.look(self.begun.elapsed());
-                    let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
-                    // A shorter file is another one than that which was read.
-                    self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
+                    self.measure();
                 }
             }
         }
+    }
+
+    /// Shows the length of the input while nothing can be sent.
+    fn measure(&self) {
+        let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
+        // A shorter file is another one than that which was read.
+        self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
     }
 
     /// Performs steps until all is sent (`--once`).
@@ -469,6 +477,8 @@ impl Driver {
         self.totals.stream_len(self.producer.stream().len);
         if let Some(registry) = &self.registry {
             registry.learn(self.producer.manifest());
+            registry.has_observed(self.partition.index());
+            registry.hear_all().await;
         }
         Ok(())
     }
@@ -519,6 +529,8 @@ impl Driver {
         let progress = self.producer.position();
         // Of a content that is finished, while the next one is not there, nothing is left to show.
         let progress = progress.filter(|(position, size)| position < size || self.producer.input_state().is_ok());
+        let len = self.producer.present_len().filter(|_| wait == Wait::Room).unwrap_or(0);
+        let progress = progress.map(|(position, size)| (position, size.max(len)));
         self.position = progress.map(|(position, _)| position);
         self.totals.position(self.position);
         self.totals.input_size(progress.map(|(_, size)| size));
@@ -566,9 +578,9 @@ impl Driver {
     async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
         // Without the right to EXEC there may be none to MULTI, and then the fence holds up
         // DISCARD, too.
-        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
+        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.code() == "EXECABORT");
         let is_script = matches!(&interrupt, Interrupt::Script(_));
-        match interrupt.or_failure(&self.record.stream) {
+        match interrupt.or_failure(&self.record) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_failed(WORK, &error);
@@ -593,9 +605,16 @@ impl Driver {
         self.form = None;
         let delay = if is_script { Duration::ZERO } else { self.backoff.next_delay() };
         self.health.progress();
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.shutdown.requested() => return Err(Stop::Shutdown),
+        let mut ticks = tokio::time::interval(MEASURE);
+        let pause = tokio::time::sleep(delay);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return Err(Stop::Shutdown),
+                () = &mut pause => break,
+                _ = ticks.tick() => self.measure(),
+            }
         }
         if must_reconnect {
             return Ok(Then::Reconnect);

@@ -27,11 +27,9 @@ pub(crate) enum Interrupt {
 
 impl Interrupt {
     /// Turns an error of Redis that a retry cannot help into [`Self::Failure`].
-    pub(crate) fn or_failure(self, stream: &str) -> Self {
+    pub(crate) fn or_failure(self, record: &SourceRecord) -> Self {
         match self {
-            Self::Redis(error) if error.kind() == ErrorKind::WrongType => Self::Failure(Failure::config(format!(
-                "--stream: the key {stream} holds another type ({error}); allowed: a stream, or a key that does not exist"
-            ))),
+            Self::Redis(error) if error.kind() == ErrorKind::WrongType => Self::Failure(record.wrong_type(&error)),
             Self::Redis(error) if error.kind() == ErrorKind::NotAtomic => Self::Failure(Failure::failed(format!(
                 "redis: {error}; stopping, because order can only be kept by transactions; {}",
                 service::advice::redis(error.kind())

@@ -133,7 +133,7 @@ impl Abilities {
         fenced.add(wait());
         let fence = match connection.exec(&fenced).await {
             Ok(replies) if replies.check().is_ok() => Fence::Wait,
-            Err(error) if error.closes_connection() => return Err(error.into()),
+            Err(error) if error.closes_connection() || error.is_transient() => return Err(error.into()),
             _ => Fence::None,
         };
         let script = if wanted { load_script(connection, record).await? } else { None };

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Maximum time between two scans. Network file systems send no events.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// Room for the events of one read. What they say is of no interest, and one look answers them all.
+/// Room for the events of one read. Their contents do not matter: any event causes one scan.
 const EVENTS: usize = 4096;
 
 /// File events for all partitions. All partitions share one watch per path.
@@ -95,7 +95,7 @@ impl Events {
 #[derive(Debug)]
 pub(crate) struct Watch {
     notify: Rc<Notify>,
-    /// `None` when somebody else looks for events.
+    /// `None` when another watch looks for events.
     events: Option<Events>,
     /// Stays armed between two waits: a timer that is new, and due before all others, interrupts
     /// the runtime, which costs two system calls.
@@ -103,7 +103,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// A watch that somebody else wakes.
+    /// A watch that its owner wakes.
     pub(crate) const fn woken_by(notify: Rc<Notify>) -> Self {
         Self { notify, events: None, tick: None }
     }

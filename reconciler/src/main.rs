@@ -1,7 +1,7 @@
 //! `reconciler`: makes a Redis Cluster of nodes whose addresses change, and repairs it.
 //!
 //! Every few seconds it asks every node what it knows, decides what is missing, and sends the
-//! commands. In a complete cluster it does nothing, and while it is away the cluster works.
+//! commands. In a complete cluster it does nothing, and the cluster works without it.
 //!
 //! # Layout
 //!

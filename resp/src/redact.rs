@@ -49,9 +49,22 @@ pub(crate) struct Secrets(Vec<Secret>);
 /// The minimum length of a password without punctuation for the comparison without punctuation.
 const MIN_BARE: usize = 6;
 
+/// The minimum length of a password that is searched in the names of servers.
+const MIN_IN_NAME: usize = 8;
+
 impl Secrets {
     pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         Self(secrets.into_iter().filter(|secret| !secret.reveal().is_empty()).cloned().collect())
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether the name of a server repeats a password. A short password may well be part
+    /// of a name.
+    pub(crate) fn occur_in_name(&self, name: &str) -> bool {
+        self.0.iter().any(|secret| secret.reveal().len() >= MIN_IN_NAME) && self.occur_in(name)
     }
 
     /// Returns whether a text repeats a password: verbatim, percent-encoded, escaped, quoted, or in
@@ -136,17 +149,22 @@ pub(crate) fn is_safe_auth_reply(text: &str) -> bool {
     KNOWN.contains(&text)
 }
 
-/// Returns the name of a command whose arguments contain a password, without the arguments.
-pub(crate) fn secret_command(command: &str) -> Option<&'static str> {
-    let mut words = command.split_ascii_whitespace().map(str::to_ascii_uppercase);
-    match words.next()?.as_str() {
-        "AUTH" => Some("AUTH"),
-        "HELLO" => Some("HELLO"),
-        "ACL" if words.next()? == "SETUSER" => Some("ACL SETUSER"),
-        "CONFIG" if words.next()? == "SET" => Some("CONFIG SET"),
-        "SENTINEL" if words.next()? == "SET" => Some("SENTINEL SET"),
-        "MIGRATE" => Some("MIGRATE"),
-        _ => None,
+/// Commands whose name has two words.
+const CONTAINERS: [&str; 17] = [
+    "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DEBUG", "FUNCTION", "LATENCY", "MEMORY", "MODULE", "OBJECT",
+    "PUBSUB", "SCRIPT", "SENTINEL", "SLOWLOG", "XGROUP", "XINFO",
+];
+
+/// Returns the words that name a command, without the arguments that may follow them.
+pub(crate) fn command_name(command: &str) -> &str {
+    let command = command.trim_start();
+    let mut ends = command.match_indices(|c: char| c.is_ascii_whitespace()).map(|(at, _)| at);
+    let mut up_to_next = || command.get(..ends.next()?);
+    match up_to_next() {
+        Some(first) if CONTAINERS.iter().any(|container| first.eq_ignore_ascii_case(container)) => {
+            up_to_next().unwrap_or(command)
+        }
+        first => first.unwrap_or(command),
     }
 }
 
@@ -190,18 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_hold_passwords() {
-        for (command, name) in [("auth", "AUTH"), ("AUTH s3cret", "AUTH"), ("HELLO 3", "HELLO")] {
-            assert_eq!(secret_command(command), Some(name));
-        }
-        for command in ["acl setuser", "ACL SETUSER me >s3cret"] {
-            assert_eq!(secret_command(command), Some("ACL SETUSER"));
-        }
-        assert_eq!(secret_command("config Set requirepass s3cret"), Some("CONFIG SET"));
-        assert_eq!(secret_command("sentinel SET m auth-pass s3cret"), Some("SENTINEL SET"));
-        assert_eq!(secret_command("migrate h 1 k 0 1 AUTH s3cret"), Some("MIGRATE"));
-        for command in ["", "GET", "ACL WHOAMI", "ACL", "CONFIG GET requirepass", "SENTINEL MASTERS"] {
-            assert_eq!(secret_command(command), None, "{command}");
+    fn the_name_of_a_command_has_no_arguments() {
+        for (command, name) in [
+            ("GET", "GET"),
+            ("auth s3cret", "auth"),
+            (" HELLO\t3 AUTH a b", "HELLO"),
+            ("acl setuser me >s3cret", "acl setuser"),
+            ("CONFIG SET requirepass s3cret", "CONFIG SET"),
+            ("XGROUP CREATE", "XGROUP CREATE"),
+            ("CLIENT", "CLIENT"),
+            ("", ""),
+        ] {
+            assert_eq!(command_name(command), name);
         }
     }
 }

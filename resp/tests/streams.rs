@@ -87,7 +87,7 @@ async fn both_protocols_give_the_same_values() {
         let again: Vec<_> = again.into_iter().map(|entry| (entry.id, entry.fields.is_some())).collect();
         assert_eq!(again, [(id(5, 1), false), (id(5, 2), true)]);
 
-        // Somebody else takes over.
+        // Another consumer takes over.
         let claimed = c.send(&XClaim::new("s", "g", "d", Duration::ZERO, [id(5, 2)])).await.unwrap();
         assert_eq!(claimed.ids().collect::<Vec<_>>(), [id(5, 2)]);
         let ids = c.send(&XClaim::new("s", "g", "e", Duration::ZERO, [id(5, 2)]).just_id()).await.unwrap();
@@ -490,7 +490,7 @@ async fn replies_are_what_is_asked_for() {
         let error = c.send(&cmd::<u64>("GET").arg("k")).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (ErrorKind::UnexpectedReply, r#"GET: expected u64, got string "v""#)
+            (ErrorKind::UnexpectedReply, "GET: expected u64, got string of 1 byte")
         );
     }
 }

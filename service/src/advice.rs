@@ -5,6 +5,7 @@
 use std::io;
 
 use resp::ErrorKind;
+use rustix::io::Errno;
 
 pub(crate) use crate::reasons::{NO_EVICTION, evicts, redis_url};
 pub use crate::reasons::{listening, noun, reason};
@@ -43,6 +44,9 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
 /// Advice about an I/O error on a file.
 #[must_use]
 pub fn io(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        return "correct the path: a symbolic link in it leads back to itself";
+    }
     match error.kind() {
         io::ErrorKind::NotFound => "create it, or correct the path",
         io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => "use a regular file",
@@ -52,5 +56,14 @@ pub fn io(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "free some space",
         io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
         _ => "check the disk and the kernel's log",
+    }
+}
+
+/// Advice about an error on a file that is only read.
+#[must_use]
+pub fn reading(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "allow the service's user to read it, and to enter its folder",
+        _ => io(error),
     }
 }

@@ -42,7 +42,10 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
         _ => "",
     };
     let wrong = |what: String| format!("--config {}{origin}: {what}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{error}; allowed: a TOML file")))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => wrong("not UTF-8; allowed: a TOML file".to_owned()),
+        _ => wrong(format!("{error}; allowed: a TOML file")),
+    })?;
     let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count().saturating_add(1);
     let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
         // The `Display` of the error quotes the line, which may contain a password.
@@ -82,6 +85,11 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
                 return Err(wrong(format!(
                     "{key} {}: allowed: true, false",
                     plain(value).map_or_else(|| kind_of(value).to_owned(), |text| format!("{:?}", redact(&text)))
+                )));
+            }
+            Value::Array(values) if values.is_empty() => {
+                return Err(wrong(format!(
+                    "{key}: the list is empty; allowed: at least one value, or leave out the key"
                 )));
             }
             Value::Array(values) if arg.get_value_delimiter().is_some() => {

@@ -182,7 +182,7 @@ impl Connector {
 
     fn wrong(&self, error: &Error) -> Failure {
         let (config, from) = (self.config(), origin("redis-url"));
-        let allowed = advice::redis_url(config.endpoint(), error, &self.password_source);
+        let allowed = advice::redis_url(config, error, &self.password_source);
         Failure::Config(format!("--redis-url {config}{from}: {}; {allowed}", advice::reason(error)))
     }
 }

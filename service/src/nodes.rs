@@ -2,7 +2,7 @@
 //! that has all keys.
 //!
 //! A service with many sources keeps something for each node, such as a pool of connections, so
-//! that a node that is away holds up its own sources only.
+//! that an unreachable node delays only its own sources.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

@@ -232,10 +232,7 @@ impl Preflight {
 
     /// Reports an error from Redis: the service waits out an error unless it is final.
     pub fn redis(&mut self, what: impl Display, error: &Error) {
-        let text = format!(
-            "{what}: {}",
-            if error.kind() == ErrorKind::NoAuth { advice::reason(error) } else { error.to_string().into() }
-        );
+        let text = format!("{what}: {error}");
         match is_final(error) {
             false => self.waits(text, advice::redis(error.kind())),
             true => self.wrong(text, advice::redis(error.kind())),
@@ -283,7 +280,8 @@ impl Preflight {
     /// Checks a folder that the service creates if it does not exist.
     pub fn folder_to_create(&mut self, flag: &str, folder: &Path) {
         if folder.symlink_metadata().is_ok() {
-            return self.folder(flag, folder);
+            self.folder(flag, folder);
+            return;
         }
         let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let probe = above.join(format!(".check.{}", std::process::id()));
@@ -293,14 +291,16 @@ impl Preflight {
         }
     }
 
-    /// Checks that files can be created in a folder, and that its disk has free space.
-    pub fn folder(&mut self, flag: &str, folder: &Path) {
+    /// Checks that files can be created in a folder, and that its disk has free space. Returns
+    /// whether files can be created.
+    pub fn folder(&mut self, flag: &str, folder: &Path) -> bool {
         let shown = folder.display();
         let probe = folder.join(format!(".check.{}", std::process::id()));
         match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
             Ok(()) => self.ok(format!("{flag}: files can be created in {shown}")),
             Err(error) => {
-                return self.wrong(format!("{flag}: creating a file in {shown}: {error}"), advice::io(&error));
+                self.wrong(format!("{flag}: creating a file in {shown}: {error}"), advice::io(&error));
+                return false;
             }
         }
         match rustix::fs::statvfs(folder) {
@@ -315,6 +315,7 @@ impl Preflight {
             }
             Err(error) => self.note(format!("disk: the space left in {shown} is not known: {error}"), ""),
         }
+        true
     }
 
     /// Whether Redis would take these commands of this user now.
@@ -391,7 +392,7 @@ pub fn run(
         }
     };
     let mut checks = Preflight { json, ..Preflight::default() };
-    if let Some(warning) = usage::unprefixed() {
+    for warning in usage::environment_warnings() {
         checks.note(warning, "");
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -410,15 +411,19 @@ pub fn run(
                 None
             }
         };
+        let password_source = args.password_source();
         let mut found = Vec::new();
         for partition in partitions {
             let key = partition.stream(&args.stream);
             let mut connection = match &config {
-                Some(config) => redis(&mut checks, &config.clone().for_key(&key)).await,
+                Some(config) => redis(&mut checks, &config.clone().for_key(&key), &password_source).await,
                 None => None,
             };
-            if let Some(connection) = &mut connection {
-                stream(&mut checks, connection, &key).await;
+            if let Some(open) = &mut connection
+                && !stream(&mut checks, open, &key).await
+            {
+                // Nothing else of this key can be checked.
+                connection = None;
             }
             found.push(Found { partition, key, connection });
         }
@@ -429,7 +434,7 @@ pub fn run(
             }
             Some(Found { partition, .. }) if !partition.is_whole() => {
                 if let Some(config) = &config {
-                    base = redis(&mut checks, config).await;
+                    base = redis(&mut checks, config, &password_source).await;
                 }
                 if let Some(connection) = &mut base {
                     checks.begun(connection, args).await;
@@ -483,11 +488,17 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
 }
 
 /// Connects to Redis, and checks `INFO` once per server.
-async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connection> {
+async fn redis(checks: &mut Preflight, config: &resp::Config, password_source: &str) -> Option<Connection> {
     let mut connection = match Connection::connect(config).await {
         Ok(connection) => connection,
+        // In the words of the service, which would exit with them.
+        Err(error) if is_final(&error) => {
+            let allowed = advice::redis_url(config, &error, password_source);
+            checks.wrong(format!("--redis-url {config}: {}", advice::reason(&error)), &allowed);
+            return None;
+        }
         Err(error) => {
-            checks.redis(format!("redis: {config}"), &error);
+            checks.redis("redis", &error);
             return None;
         }
     };
@@ -511,18 +522,21 @@ async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connecti
     Some(connection)
 }
 
-async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) {
+/// Checks the type of a stream's key. Returns whether the key may be used.
+async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) -> bool {
     match connection.send(&cmd::<Frame>("TYPE").arg(key)).await {
         Ok(kind) => match String::from_utf8_lossy(kind.value().as_bytes().unwrap_or_default()).as_ref() {
             "stream" => checks.ok(format!("--stream: {key} is a stream")),
             "none" => checks.ok(format!("--stream: {key} does not exist yet, and will be created")),
-            other => checks.wrong(
-                format!("--stream: the key {key} holds a {other}"),
-                "choose another --stream, or delete the key",
-            ),
+            other => {
+                let advice = advice::redis(ErrorKind::WrongType);
+                checks.wrong(format!("--stream: the key {key} holds a {other}"), advice);
+                return false;
+            }
         },
         Err(error) => checks.redis(format!("--stream: reading the type of {key}"), &error),
     }
+    true
 }
 
 /// Checks the fields of `INFO`.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::io;
 
-use resp::{Endpoint, Error, ErrorKind, ProtocolError};
+use resp::{Config, Endpoint, Error, ErrorKind, ProtocolError};
 
 /// Why Redis refused a command; shorter than the text of some servers.
 #[must_use]
@@ -26,9 +26,12 @@ pub fn reason(error: &Error) -> Cow<'_, str> {
 /// What is allowed instead of a `--redis-url` that caused this error. `password_source` says where
 /// the password comes from.
 #[must_use]
-pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &str) -> String {
+pub(crate) fn redis_url(config: &Config, error: &Error, password_source: &str) -> String {
     let is_server = error.is_server();
-    match (error.kind(), endpoint) {
+    match (error.kind(), config.endpoint()) {
+        (ErrorKind::WrongPass, _) if !config.has_password() => {
+            "--redis-url names a user and no password; give one with --redis-password-file".to_owned()
+        }
         (ErrorKind::WrongPass, _) => {
             format!("allowed: a user and password that it accepts; the password is from {password_source}")
         }
@@ -39,6 +42,9 @@ pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &st
         (ErrorKind::Protocol, _) => "allowed: the address of a Redis".to_owned(),
         (ErrorKind::Tls, _) => "allowed: certificates and a key that can be read, in ca=, cert= and key=".to_owned(),
         (ErrorKind::UnknownMaster, _) => "allowed: the name of a master that these Sentinels watch".to_owned(),
+        (ErrorKind::NoSuchDatabase, Endpoint::Cluster { .. }) => {
+            "allowed: no database in the URL, since a Redis Cluster has only number 0".to_owned()
+        }
         (ErrorKind::NoSuchDatabase, _) => {
             "allowed: 0 to 15, unless this Redis has another number of `databases`".to_owned()
         }

@@ -70,7 +70,7 @@ pub fn run<E: Into<Stop>>(
 ) -> ExitCode {
     let name = about.name;
     logs::init(args, name);
-    if let Some(warning) = usage::unprefixed() {
+    for warning in usage::environment_warnings() {
         warn!("{warning}");
     }
     allow_connections();

@@ -59,6 +59,16 @@ impl SourceRecord {
         ))
     }
 
+    /// A configuration error about a key of another type: the stream's or the record's.
+    #[must_use]
+    pub fn wrong_type(&self, error: &Error) -> Failure {
+        let Self { stream, key } = self;
+        Failure::config(format!(
+            "--stream {stream}: the key {stream} or {key} holds another type ({error}); choose another --stream, or \
+             delete the key"
+        ))
+    }
+
     /// Loads the record.
     ///
     /// # Errors

@@ -64,6 +64,8 @@ pub(crate) fn json(pages: &ServicePages, query: Query<'_>) -> String {
         "consumers": match pages.sources.is_used() {
             // Each source has a group of its own.
             true => Value::Null,
+            // What was seen last is not so any more.
+            false if !pages.health.redis_is_well() => Value::Null,
             false => pages.health.group().iter().map(consumer).collect(),
         },
         "sources": pages.sources.json(query),

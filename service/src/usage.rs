@@ -15,8 +15,8 @@ const PREFIX: &str = "LINE_STREAM_";
 
 /// The origin of each flag's value, when that is not the command line.
 static ORIGINS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
-/// A warning about variables without the prefix.
-static UNPREFIXED: Mutex<Option<String>> = Mutex::new(None);
+/// Warnings about variables that have no effect.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The origin of a flag's value, as a suffix for messages: ` (from REDIS_URL)` or ` (from line 3 of
 /// reader.toml)`. Empty for the command line and for a default.
@@ -76,7 +76,12 @@ impl<'a> Origins<'a> {
         for flag in self.command.get_arguments().filter_map(Arg::get_long) {
             origins.insert(flag.to_owned(), self.of(&format!("--{flag}")));
         }
-        *UNPREFIXED.lock().unwrap_or_else(PoisonError::into_inner) = without_prefix(self.command);
+        let set: Vec<String> = std::env::vars_os()
+            .filter(|(_, value)| !value.is_empty())
+            .filter_map(|(name, _)| name.into_string().ok())
+            .collect();
+        let warnings = without_prefix(self.command).into_iter().chain(misspelt(self.command, &set)).collect();
+        *WARNINGS.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
 }
 
@@ -84,9 +89,39 @@ fn is_set(env: &OsStr) -> bool {
     std::env::var_os(env).is_some_and(|value| !value.is_empty())
 }
 
-/// A warning about environment variables of this process that lack the prefix, if there are any.
-pub(crate) fn unprefixed() -> Option<String> {
-    UNPREFIXED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Warnings about environment variables of this process that seem to be meant for it and have no
+/// effect.
+pub(crate) fn environment_warnings() -> Vec<String> {
+    WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A warning for each variable with the prefix whose name is almost that of a flag. A variable with
+/// another name may be meant for the other service.
+fn misspelt(command: &Command, set: &[String]) -> Vec<String> {
+    let known: Vec<&str> = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str).collect();
+    let unknown = set.iter().filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
+    let near = unknown.filter_map(|name| {
+        let (edits, meant) = known.iter().map(|known| (edits(name, known), known)).min()?;
+        (edits <= 2).then(|| format!("environment: {name} has no effect; did you mean {meant}?"))
+    });
+    near.collect()
+}
+
+/// The number of bytes to insert, remove or replace, to make one of the other.
+fn edits(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, byte) in one.bytes().enumerate() {
+        let mut left = line.saturating_add(1);
+        let mut next = vec![left];
+        for (pair, there) in row.windows(2).zip(other.bytes()) {
+            let [diagonal, above] = *pair else { continue };
+            let replaced = diagonal.saturating_add(usize::from(byte != there));
+            left = replaced.min(above.saturating_add(1)).min(left.saturating_add(1));
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 /// A warning about variables that are set and have no effect, because they lack the prefix.
@@ -191,4 +226,26 @@ fn no_such_command(word: &str, command: &Command, help: &str) -> String {
 /// The flag that names the file of the service.
 fn file_flag(command: &Command) -> Option<&str> {
     command.get_arguments().filter_map(Arg::get_long).find(|flag| matches!(*flag, "input" | "output"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misspelt;
+    use clap::{Arg, Command};
+
+    #[test]
+    fn a_variable_that_is_almost_a_flag_is_reported() {
+        let flag = |name: &'static str, env: &'static str| Arg::new(name).long(name).env(env);
+        let command =
+            Command::new("x").arg(flag("stream", "LINE_STREAM_STREAM")).arg(flag("input", "LINE_STREAM_INPUT"));
+        let set = ["STREAMS", "LINE_STREAM_STREAM", "LINE_STREAM_STREAMS", "LINE_STREAM_IMPUT", "LINE_STREAM_OUTPUT"];
+        let set = set.map(str::to_owned);
+        assert_eq!(
+            misspelt(&command, &set),
+            [
+                "environment: LINE_STREAM_STREAMS has no effect; did you mean LINE_STREAM_STREAM?",
+                "environment: LINE_STREAM_IMPUT has no effect; did you mean LINE_STREAM_INPUT?"
+            ]
+        );
+    }
 }

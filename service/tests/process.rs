@@ -287,7 +287,7 @@ fn redis_is_waited_for_and_each_change_is_said_once() {
     assert_eq!(
         service.said.matches("WARN").count(),
         2,
-        "one line for Redis that is away, one for Redis that was lost: {}",
+        "one line for an unreachable Redis, one for Redis that was lost: {}",
         service.said
     );
 

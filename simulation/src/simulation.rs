@@ -317,11 +317,10 @@ impl Simulation {
                 // Rotated files that nobody saw are sorted by their times, when their names do not
                 // tell.
                 || self.administrators.hazards.clocks,
-            // Behind foreign entries a reader goes on from where it is certain that all has
-            // arrived, and when the source is gone it cannot tell that more has. A rotated file
-            // that cannot be read is as good as gone until it can. Of several readers, one may have
-            // a file open that is gone for the others. After a transaction that took effect in
-            // part, too, it goes on from where it is certain.
+            // After foreign entries, or after a transaction that took effect in part, a reader
+            // continues at the last position that it is certain of. Without the source it cannot
+            // know of a later one. A rotated file that cannot be read counts as gone until it can
+            // be read. One of several readers may have a file open that is gone for the others.
             comes_back: self.world.forgot_rotated
                 || happened.in_part
                 || happened.redis_went_back

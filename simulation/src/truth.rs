@@ -53,7 +53,7 @@ pub struct Content {
     /// An operator has changed a file of the content, or of the one that it was made from.
     pub is_operated: bool,
     /// A reader reported that it takes two files for two contents which begin alike. If both are
-    /// written to, because one is a copy under way, the bytes that follow are sent twice, too.
+    /// written to, because one is an unfinished copy, the bytes that follow are sent twice, too.
     pub has_double: bool,
     /// The content existed before the source began: its bytes may be sent or not, including those
     /// added later.

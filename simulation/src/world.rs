@@ -51,7 +51,7 @@ pub struct World {
     /// Whether an exclusive writer has ended, or lost its session, before it could move the group
     /// over all that it had written.
     pub is_group_behind: bool,
-    /// Leases that were taken over from another writer since this was last looked at.
+    /// Leases that were taken over from another writer since the last check.
     pub leases_taken: Vec<Keys>,
     /// Up to where writers have moved the group of each stream.
     pub moved: BTreeMap<Name, StreamId>,

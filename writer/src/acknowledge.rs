@@ -284,7 +284,7 @@ impl<'a> Acknowledge<'a> {
         if is_gone(error) { Ok(()) } else { self.lost(ACKNOWLEDGING, error).await }
     }
 
-    /// Another writer has the lease or had it. What is under way may be that writer's.
+    /// Another writer has the lease or had it, and the batches in progress may belong to it.
     fn lease_lost(&mut self) -> Result<(), Ended> {
         self.checkpoint = None;
         self.seen.lease.end();
@@ -308,7 +308,7 @@ impl<'a> Acknowledge<'a> {
         self.trimmed_at = Instant::now();
         self.untrimmed = 0;
         if trim {
-            // Somebody else may move the group beyond what is durable here.
+            // Another program may move the group beyond what is durable here.
             let most = self.checkpoint.as_ref().map_or(StreamId::MAX, Checkpoint::at);
             match trim_acknowledged(self.connection().await?, group, most).await {
                 Ok(()) => health.redis_works(TRIMMING),
@@ -406,7 +406,7 @@ impl<'a> Acknowledge<'a> {
         if checkpoint.is_moved(last_delivered) {
             let Group { name, stream, .. } = self.group;
             log::warn!(
-                "group {name} of {stream} was moved to {last_delivered} by somebody else; reading on from there"
+                "group {name} of {stream} was moved to {last_delivered} by another program; reading on from there"
             );
             self.end_session();
         } else if checkpoint.needs_count(lag, end) {

@@ -79,12 +79,12 @@ pub(crate) struct WriterArgs {
 
     /// With --consume exclusive, how long an unresponsive writer keeps other writers out, from 1s
     /// to 10m
-    #[arg(long, env = "LINE_STREAM_LEASE", help_heading = "Output", value_name = "TIME", default_value = "10s", value_parser = lease)]
+    #[arg(long, env = "LINE_STREAM_LEASE", help_heading = "Output", value_name = "TIME", default_value = "10s", value_parser = lease, allow_hyphen_values = true)]
     pub(crate) lease: Time,
 
     /// Claim entries that have been pending with another consumer for this long, such as 30s, 5m or
     /// 1h [default: off]
-    #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
+    #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle, allow_hyphen_values = true)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
     /// When to sync the output: before entries are acknowledged, once a second, or at the kernel's
@@ -93,7 +93,7 @@ pub(crate) struct WriterArgs {
     pub(crate) fsync: Fsync,
 
     /// How long to wait until another writer releases the output, such as 30s; then exit with 2
-    #[arg(long, env = "LINE_STREAM_LOCK_WAIT", help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
+    #[arg(long, env = "LINE_STREAM_LOCK_WAIT", help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time, allow_hyphen_values = true)]
     pub(crate) lock_wait: Time,
 }
 
@@ -129,8 +129,8 @@ impl WriterArgs {
         }
         match (self.consume, self.claim_idle.and_then(|idle| idle.0)) {
             (ConsumeMode::Exclusive, Some(idle)) => Err(Failure::config(format!(
-                "--claim-idle {}ms: nobody else has entries pending with --consume exclusive; allowed: off, or --consume group",
-                idle.as_millis()
+                "--claim-idle {}: nobody else has entries pending with --consume exclusive; allowed: off, or --consume group",
+                format_args!("{idle:?}")
             ))),
             _ => Ok(()),
         }
@@ -267,7 +267,7 @@ pub(crate) enum Command {
         #[arg(long, env = "LINE_STREAM_OUTPUT", value_name = "FILE", default_value = "/data/output.txt")]
         output: PathBuf,
         /// How long to wait for the writer, such as 10s or 1m
-        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time, allow_hyphen_values = true)]
         patience: Time,
     },
 }

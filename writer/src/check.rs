@@ -67,7 +67,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
 fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
     let folder = folder_of(output);
-    checks.folder("--output", folder);
+    let is_writable = checks.folder("--output", folder);
     let journal = path_of(output);
     for path in [output, &journal] {
         let path_shown = path.display();
@@ -103,6 +103,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
                 }
             }
             Ok(Locked::Ours(_)) => {}
+            Ok(Locked::Missing) if !is_writable => return false,
             Ok(Locked::Missing) if path == output => {
                 checks.ok(format!("--output: {shown} does not exist yet, and will be created"));
             }

@@ -1,9 +1,8 @@
 //! Stage 1: reads the stream as a consumer, and fills batches.
 //!
-//! What is read and what it is decides [`Consumer`]; this stage
-//! performs it. While there is plenty, the next read is on its way before the reply to this one is
-//! looked at; that read never blocks, so that the connection is free for questions. When there is
-//! nothing, a read blocks in Redis.
+//! [`Consumer`] decides what to read and what to do with it; this stage performs the steps. With a
+//! backlog, the next read is sent before the reply to the previous one is decoded. That read never
+//! blocks, so the connection stays free for queries. Without a backlog, a read blocks in Redis.
 
 use crate::check;
 use crate::consume_log::ConsumeLog;
@@ -16,7 +15,7 @@ use delivery::source_name::registry_key;
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
-use service::{Connector, Failure, Health, Shutdown, Stop};
+use service::{Connector, Health, Shutdown, SourceRecord, Stop};
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -167,7 +166,7 @@ impl Consume<'_> {
                 }
                 Err(Broken::Redis(error)) => {
                     if error.kind() == ErrorKind::WrongType {
-                        return Err(self.wrong_type().into());
+                        return Err(SourceRecord::of(&self.group.stream).wrong_type(&error).into());
                     }
                     self.link.lost(&error);
                     self.health.redis_failed(WORK, &error);
@@ -498,7 +497,7 @@ impl Consume<'_> {
         };
         let batch = std::mem::replace(&mut self.batch, next);
         let fills_memory = batch.data.len() > KEEP_CAPACITY;
-        // Who has the permit finds room here.
+        // The holder of the permit finds room here.
         self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)?;
         if fills_memory {
             // One of this size at a time: the disk gives its permit back when the bytes are
@@ -512,13 +511,6 @@ impl Consume<'_> {
     fn has_to_wait(&self) -> bool {
         let has_room = (self.spare.is_some() || !self.empty.is_empty()) && self.disk.available_permits() > 0;
         !self.batch.is_empty() && !has_room
-    }
-
-    fn wrong_type(&self) -> Failure {
-        let Group { stream, record, .. } = self.group;
-        Failure::config(format!(
-            "--stream {stream}: this key, or {record} beside it, holds something else; allowed: a stream, or a key that is free"
-        ))
     }
 }
 

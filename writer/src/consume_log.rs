@@ -74,7 +74,7 @@ impl ConsumeLog {
             Report::Gap(gap, path) => self.gap(gap, path),
             Report::GapsReported => self.end_gaps(),
             Report::RecordUnreadable(what) => log::warn!(
-                "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
+                "{}: {what}; left out, the others are used; another program changes this key; remove the fields that are not the reader's",
                 group.record
             ),
             Report::NameTakenOver => log::warn!(
@@ -160,8 +160,8 @@ impl ConsumeLog {
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
                 event = "foreign", entries = self.foreign;
-                "{} foreign entries, the last one {last}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
-                self.foreign
+                "{} foreign {}, last ID {last}: not written by a reader; acknowledged, and left out of the output; give that program a stream of its own",
+                self.foreign, noun(self.foreign, "entry")
             );
             self.foreign_at = Some(Instant::now());
             self.foreign = 0;
@@ -193,7 +193,8 @@ impl ConsumeLog {
     /// Logs the gaps that have no line of their own.
     pub(crate) fn end_gaps(&mut self) {
         if self.more_gaps > 0 {
-            log::error!("{} more gaps ({} bytes); `writer verify` names them all", self.more_gaps, self.more_gap_bytes);
+            let (gaps, bytes) = (self.more_gaps, self.more_gap_bytes);
+            log::error!("{gaps} more {} ({bytes} bytes); `writer verify` lists them", noun(gaps, "gap"));
             (self.more_gaps, self.more_gap_bytes) = (0, 0);
         }
     }

@@ -168,7 +168,7 @@ impl JournalFile {
     }
 
     /// Makes what was written to it durable while `output` is made durable: two files, one wait.
-    /// What came of the output, and of the journal.
+    /// The outcome for the output, and for the journal.
     pub(crate) fn sync_beside(&mut self, output: &File) -> (io::Result<()>, io::Result<()>) {
         if self.syncing.is_none() {
             self.syncing = SyncThread::start().ok();

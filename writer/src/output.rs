@@ -439,11 +439,13 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
         Ok(Locked::ByAnother) => {
             Err(OpenError::Locked(format!("--output {}: another writer is writing to it", output.display())))
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(OpenError::Config(format!(
-            "--output {}: {}: permission denied; the writer must be able to write it and its folder",
-            output.display(),
-            path.display()
-        ))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let what = if output == path { String::new() } else { format!("{}: ", path.display()) };
+            Err(OpenError::Config(format!(
+                "--output {}: {what}permission denied; the writer must be able to write it and its folder",
+                output.display()
+            )))
+        }
         Err(error) => Err(at("opening", path)(error)),
     }
 }

@@ -33,6 +33,7 @@ use delivery::ranges::RangeSet;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
+use service::advice::noun;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Health, Shutdown, Stop, Stream};
 use std::cell::Cell;
@@ -178,7 +179,7 @@ impl Work<'_> {
                 Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
                 Err(Ended::Again) => {}
             }
-            // An output that somebody else writes to all the time never stays as it is.
+            // An output that another program keeps writing to never stays as it is.
             if opened_at.elapsed() >= CALM {
                 backoff.reset();
             }
@@ -396,13 +397,18 @@ pub(crate) fn tell(
 ) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
-    let contents = opened.held.len();
+    let contents = opened.held.len() as u64;
     let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
-    log::log!(level, "{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
+    log::log!(
+        level,
+        "{path}: {len} {}; the journal lists {bytes} of them, from {contents} {}",
+        noun(len, "byte"),
+        noun(contents, "content")
+    );
     match opened.journal {
         JournalWas::Missing => log::warn!(
-            "{path}: its journal is missing, so nothing is known of these {len} bytes, and lines that come again are written again; \
-             if a writer wrote them, stop this one and restore the journal from the same backup as the output"
+            "{path}: its journal is missing, so the origin of these {len} bytes is unknown, and redelivered lines are written \
+             again; if a writer wrote them, stop this one and restore the journal from the same backup as the output"
         ),
         JournalWas::Read { restored } if restored > 0 => {
             log::warn!("{path}: damaged records of its journal were restored: {restored}; check the disk");
@@ -410,7 +416,7 @@ pub(crate) fn tell(
         JournalWas::New | JournalWas::Read { .. } => {}
     }
     if opened.behind > 0 && !opened.has_unknown_tail {
-        log::warn!("{path}: {} bytes of an unfinished commit behind the last one cut off", opened.behind);
+        log::warn!("{path}: cut off {} bytes of an unfinished commit", opened.behind);
     }
     let gone = before.map(|before| {
         let mut gone: BTreeMap<u64, RangeSet> = BTreeMap::new();
@@ -429,8 +435,8 @@ pub(crate) fn tell(
     let (told, rest) = ranges.split_at(ranges.len().min(LOST_LINES));
     for (file, span) in told {
         log::error!(
-            "{path}: bytes {}..{} ({} bytes) of content {file} were in it and are gone; somebody cut it or took it away; \
-             take them from the source; or stop this writer, and restore output and journal from one backup",
+            "{path}: truncated or replaced by another program: bytes {}..{} ({} bytes) of content {file} are lost; copy \
+             them from the source; or stop this writer, and restore output and journal from one backup",
             span.start,
             span.end,
             span_len(span)
@@ -438,7 +444,11 @@ pub(crate) fn tell(
     }
     if !rest.is_empty() {
         let bytes: u64 = rest.iter().map(|(_, span)| span_len(span)).sum();
-        log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
+        log::error!(
+            "{path}: {} more {} ({bytes} bytes) are lost; `writer verify` lists them",
+            rest.len(),
+            noun(rest.len() as u64, "range")
+        );
     }
     ranges.into_iter().map(|(&file, span)| (file, span)).collect()
 }

@@ -57,8 +57,13 @@ pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, 
     let report = match (Segments::read(outputs)?, outputs) {
         (Some(segments), _) => by_journal(&inputs, &segments, &bar),
         (None, [output]) => {
-            let file = File::open(output)
-                .map_err(|error| Failure::config(format!("--output {}: {error}", output.display())))?;
+            let wrong = |why: &dyn std::fmt::Display| Failure::config(format!("--output {}: {why}", output.display()));
+            let file = File::open(output).map_err(|error| wrong(&error))?;
+            if file.metadata().is_ok_and(|found| found.is_dir()) {
+                return Err(wrong(
+                    &"a folder; allowed: a writer's file; for the folder of --output-dir, use that flag",
+                ));
+            }
             not_an_input(&inputs, output, &file)?;
             plainly(&inputs, output, &file, &bar)
         }

@@ -47,7 +47,7 @@ const CLIENTS: [Clients; 3] = [
     },
 ];
 
-/// Gets what is missing into `folder`, if the user consents. A client that cannot be had is
+/// Gets what is missing into `folder`, if the user consents. A client that cannot be obtained is
 /// reported, and what needs it is skipped.
 pub(crate) fn get(folder: &Path, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     for clients in &CLIENTS {

@@ -459,7 +459,7 @@ mod tests {
         let gaps: Vec<_> = dedup.take_gaps().into_iter().map(|gap| gap.span).collect();
         assert_eq!(gaps, [0..4, 12..16, 20..30]);
         dedup.ended_at(StreamId { ms: 5, seq: 30 });
-        assert!(!dedup.has_gaps(), "each is told once");
+        assert!(!dedup.has_gaps(), "each is reported once");
     }
 
     #[test]

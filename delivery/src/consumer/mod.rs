@@ -983,7 +983,8 @@ impl Consumer {
         self.shared = Some(id);
         let field = shared_field(&self.settings.group);
         self.changes.retain(|change| !matches!(change, Change::Set(of, _) if *of == field));
-        // Before the name: an output that is noted has had all that is behind this.
+        // First: once the record names this output, the output must have received every later
+        // entry.
         self.changes.insert(0, Change::Set(field, id.to_string()));
     }
 

@@ -58,7 +58,7 @@ struct World {
     largest_count: u64,
     lease: Option<Lease>,
     checkpoint: Option<Checkpoint>,
-    /// What came of the latest move of the group.
+    /// The result of the latest move of the group.
     moved: Option<Moved>,
     is_restarted: bool,
 }
@@ -494,14 +494,14 @@ fn what_others_may_have_is_no_gap() {
             assert_eq!((world.gaps(), world.notes().shared), (vec![], Some(StreamId::new(5, 80))));
         }
     }
-    // A group that somebody else made for a new output.
+    // A group that another writer created for a new output.
     let mut world = moved_on();
     world.fields.remove(&output_field(GROUP, NAME));
     assert_eq!(world.drive(&mut consumer(0..0)), None);
     assert_eq!(world.gaps(), []);
 }
 
-/// A writer that held the first ten lines, and is away; the group has gone on for ten more.
+/// A writer that held the first ten lines and is down; the group is ten lines ahead.
 fn moved_on() -> World {
     let mut world = World::new();
     ended(&mut world);
@@ -516,7 +516,7 @@ fn what_was_delivered_before_anything_was_written_is_a_gap() {
     world.pending = vec![StreamId::new(5, 12)];
     assert_eq!(world.drive(&mut consumer(0..0)), None);
     assert_eq!((world.gaps(), world.written.len()), (vec![0..8, 12..80], 4));
-    // The group was moved before the writer that made it looked at it.
+    // The group was moved before the writer that created it read it.
     let mut world = moved_on();
     world.fields.remove(&output_field(GROUP, NAME));
     world.makes_group = true;
@@ -632,7 +632,7 @@ fn an_output_is_noted_only_when_the_group_knows_its_consumer() {
     world.last_delivered = StreamId::new(5, 40);
     assert_eq!(world.drive(&mut one), None);
     assert_eq!(world.notes().shared, Some(StreamId::new(5, 40)));
-    // Were it to begin only now, it would not be sure that nobody else got these entries.
+    // A writer that begins only now cannot be sure that no other consumer received these entries.
     assert_eq!(world.drive(&mut consumer(0..0)), None);
     assert_eq!(world.gaps(), []);
 }
@@ -912,8 +912,8 @@ proptest! {
         for event in events.into_iter().chain([Event::RestoreRecord, Event::Run, Event::Run]) {
             match event {
                 Event::Add(count) if kept.is_empty() => {
-                    // Entries of others have IDs above, so lines are added before the first of them
-                    // only.
+                    // Foreign entries have larger IDs, so lines are added only before the first of
+                    // them.
                     if foreign == 0 {
                         world.add(count);
                         lines += count;
@@ -1001,7 +1001,7 @@ fn both_modes_follow_each_other_at_any_restart() {
 }
 
 #[test]
-fn whoever_comes_second_waits_until_the_lease_has_not_changed_for_its_time() {
+fn the_second_writer_waits_until_the_lease_has_not_changed_for_its_time() {
     for second in [exclusive("t1", 0..0), settings(0..0)] {
         let mut world = World::new();
         world.add(10);

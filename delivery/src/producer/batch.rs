@@ -17,7 +17,7 @@ pub struct Expected {
     pub stream: bool,
 }
 
-/// Why Redis does not hold what it should: somebody else was faster, or data was lost. The next
+/// Why Redis does not hold what it should: another reader was faster, or data was lost. The next
 /// step is to look at what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
@@ -40,7 +40,7 @@ impl fmt::Display for Changed {
             Self::RecordLost => "Redis lost the source record",
             Self::StreamGone => "the stream is gone",
             Self::EntriesLost => "the stream lost entries",
-            Self::InputChanged => "the input changed while it was looked at",
+            Self::InputChanged => "the input changed while it was being read",
         })
     }
 }

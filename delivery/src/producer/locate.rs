@@ -5,7 +5,7 @@ use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, Wait};
 use crate::entry::Span;
-use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
+use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Pending, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -26,7 +26,7 @@ const TRIES: u32 = 5;
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     pub(super) file_id: u64,
-    /// Up to where it was looked at.
+    /// The length up to which it was checked.
     pub(super) offset: u64,
     /// The bytes before that.
     pub(super) tail: TailChecksum,
@@ -86,12 +86,12 @@ impl<D: Directory> Producer<D> {
         }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
-            Current::Missing => {
-                Err(format!("{} does not exist; waiting for it; create it, or correct --input", self.options.input))
-            }
+            Current::Missing => Err(self.options.missing()),
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!("cannot read {input}: {why}; waiting; use a regular file that the reader may read"))
+                Err(format!(
+                    "cannot read {input}: {why}; waiting; use a regular file, and allow the service's user to read it"
+                ))
             }
         };
         identified
@@ -125,6 +125,13 @@ impl<D: Directory> Producer<D> {
             let covered = fingerprint.covered();
             let head = (covered == 0).then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
+            let frontier = delivered.get(&file_id).copied().unwrap_or(0);
+            // What it has not sent of this content up to where another one did is all others'.
+            let is_ahead = |tail: &&TailChecksum| {
+                tail.end > frontier && self.options.read.partition.within(frontier..tail.end).next().is_none()
+            };
+            let others = self.others_tails.get(&file_id).filter(is_ahead);
+            let frontier = others.map_or(frontier, |tail| tail.end);
             Content {
                 file_id,
                 fingerprint,
@@ -132,12 +139,11 @@ impl<D: Directory> Producer<D> {
                 inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
                 created: generation.created.map(i128::from),
                 open: open.map(Neighbour::opened),
-                frontier: present
-                    .map_or_else(|| delivered.get(&file_id).copied().unwrap_or(0), |present| present.offset),
+                frontier: present.map_or(frontier, |present| present.offset),
                 tail: manifest
                     .tail(file_id)
                     .into_iter()
-                    .chain(present.map(|present| &present.tail))
+                    .chain(others.into_iter().chain(present.map(|present| &present.tail)))
                     .max_by_key(|tail| tail.end)
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
@@ -215,7 +221,12 @@ impl<D: Directory> Producer<D> {
         let identified = self.scan(&manifest, Some(position), None);
         if renumber || !is_complete {
             let holders = identified.holders.get(&file_id).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
+            let has_more = |found: &&Found| {
+                let has_own = || self.options.read.partition.within(position.offset..found.len).next().is_some();
+                // A service waits in the file for what follows.
+                goes_on(found, position.offset) && (!self.options.once || is_whole(found) || has_own())
+            };
+            if let Some(found) = holders.iter().find(has_more) {
                 let number = (!renumber).then_some(position.generation);
                 let (start, until) = (position.offset, bound(found, end));
                 let target = Target::Known { file_id, key: found.key, start, generation: number, until };
@@ -231,16 +242,26 @@ impl<D: Directory> Producer<D> {
         let target = self.next_target(&manifest, &identified, position, Some(file_id).filter(|_| is_complete));
         match target {
             Some((target, after)) => {
-                let current = identified.current.found().map(|current| current.relation);
-                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == file_id);
-                if !is_complete && !is_derived {
+                if !is_complete && !self.is_made_from(&manifest, &identified, file_id) {
                     self.report_unreadable(position);
                 }
                 self.go(target, Some(after), None)?;
                 self.step(now)
             }
+            None if self.options.once && self.is_all_sent(&identified) => {
+                self.report_unconfirmed();
+                self.phase = Phase::Done;
+                Ok(Step::Done)
+            }
             None => Ok(self.wait_for_input(now)),
         }
+    }
+
+    /// Whether the input is a beginning of what was sent, and no file beside it is waited for.
+    fn is_all_sent(&self, identified: &Identified) -> bool {
+        let is_waited_for = self.pending.iter().any(|pending| *pending != Pending::Copy);
+        let current = identified.current.found().map(|current| current.relation);
+        matches!(current, Some(Relation::Shorter(_))) && !is_waited_for && identified.blocked.is_empty()
     }
 
     fn locate_first(&mut self, now: Duration) -> Result<Step, StepError> {
@@ -405,7 +426,7 @@ impl<D: Directory> Producer<D> {
         self.go(target, Some(position), Some(guard)).is_ok()
     }
 
-    /// What comes next when the present content is done with. With `only_if_written` an empty file
+    /// The content to send after the present one. With `only_if_written` an empty file
     /// does not count.
     pub(super) fn find_next(
         &mut self,
@@ -522,7 +543,7 @@ impl<D: Directory> Producer<D> {
             && tail.end == start
             && !tail.matches(start, reader.history())
         {
-            // It was written again, or another file took its name, since it was looked at.
+            // It was written again, or another file took its name, since it was checked.
             return Err(Changed::InputChanged.into());
         }
         self.input_state = Ok(());
@@ -642,9 +663,9 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether a file that was empty when it was taken for a new content still is one, now that it
-    /// has bytes: a known content may have been copied to the input, or another one come and gone
-    /// in it. Locates again when it is not.
+    /// Whether a file that was taken for a new content while it was empty still is one, now that it
+    /// has bytes. Meanwhile a known content may have been copied to the input, or the file replaced
+    /// twice. If it is not, locates again.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -738,7 +759,7 @@ impl<D: Directory> Producer<D> {
             && number >= now_ms
             && *tries < TRIES
         {
-            // A number of the past cannot be taken by an entry that somebody else adds.
+            // An entry of another program cannot take a number of the past.
             *tries += 1;
             *pause = Some(Duration::from_millis((number - now_ms).saturating_add(1).min(20)));
             return Ok(());
@@ -844,6 +865,19 @@ impl<D: Directory> Producer<D> {
         self.store()
     }
 
+    /// Whether the input was made from this content, so that it goes on where that was sent up to.
+    fn is_made_from(&self, manifest: &Manifest, identified: &Identified, file_id: u64) -> bool {
+        match identified.current.found().map(|current| current.relation) {
+            Some(Relation::Derived { from, .. }) => from == file_id,
+            // Another partition found that, and named it.
+            Some(Relation::Whole(of) | Relation::Edited(of) | Relation::Shorter(of)) => {
+                let is_begun = manifest.iter().any(|known| known.file_id == of);
+                !is_begun && of > file_id && self.start_of(of) > 0
+            }
+            Some(Relation::New) | None => false,
+        }
+    }
+
     /// The offset up to which the content of a position is known to have bytes: they were seen in a
     /// file, or sent.
     fn known_end(&self, position: Position) -> Option<u64> {
@@ -898,13 +932,9 @@ impl<D: Directory> Producer<D> {
         let Some(position) = position else { return };
         let here = manifest.get(position.generation).map(|generation| generation.file_id);
         let here = present.map(|present| present.file_id).or(here);
-        let made_from = match identified.current.found().map(|current| current.relation) {
-            Some(Relation::Derived { from, .. }) => Some(from),
-            _ => None,
-        };
         for (file_id, offset) in manifest.delivered(position) {
             if Some(file_id) == here
-                || Some(file_id) == made_from
+                || self.is_made_from(manifest, identified, file_id)
                 || self.seen.get(&file_id).is_none_or(|seen| *seen <= offset)
             {
                 continue;
@@ -954,9 +984,10 @@ fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
 }
 
 /// From where on no file has the bytes of a content that was delivered up to `offset`, and whose
-/// files were looked at up to `looked_at`. `None`: a file has more than that.
+/// files were checked up to `looked_at`. `None`: a file has more than that.
 fn unreadable_from(offset: u64, looked_at: Option<&u64>, found: Option<&u64>) -> Option<u64> {
-    // A partition's last entry may end far before what was looked at: the rest is others'.
+    // A partition's last entry may end far before the checked bytes: the rest belongs to other
+    // partitions.
     let from = looked_at.map_or(offset, |looked_at| offset.max(*looked_at));
     found.is_none_or(|found| *found <= from).then_some(from)
 }

@@ -22,7 +22,7 @@ pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
 use crate::files::{Identified, Inode, KnownContents, Pending, Siblings, UNNAMED};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
 use crate::ranges::RangeSet;
@@ -84,7 +84,7 @@ pub enum Stored {
     Unreadable(String),
 }
 
-/// What a producer is told at its start.
+/// The settings of a producer.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The input's absolute path.
@@ -103,6 +103,13 @@ pub struct Options {
     pub max_backlog: u64,
     /// Bounds, smaller in simulations.
     pub limits: Limits,
+}
+
+impl Options {
+    /// No file is at the path of the input. One that was there and is still open is read on.
+    fn missing(&self) -> String {
+        format!("{} does not exist; waiting for it; create it, or correct --input", self.input)
+    }
 }
 
 /// Bounds of a producer.
@@ -240,19 +247,26 @@ pub struct ObservedContents {
     lengths: BTreeMap<u64, u64>,
     /// The longest fingerprints.
     prints: BTreeMap<u64, Fingerprint>,
+    /// The tails with the highest ends.
+    tails: BTreeMap<u64, TailChecksum>,
 }
 
 impl ObservedContents {
-    /// Adds the fingerprints of a manifest.
+    /// Adds the fingerprints and tails of a manifest.
     pub fn learn(&mut self, manifest: &Manifest) {
-        keep_longer(&mut self.prints, &manifest.prints);
+        keep_longer(&mut self.prints, &manifest.prints, Fingerprint::covered);
+        for (file_id, tail) in manifest.tails() {
+            if self.tails.get(&file_id).is_none_or(|known| known.end < tail.end) {
+                self.tails.insert(file_id, tail.clone());
+            }
+        }
     }
 }
 
-fn keep_longer(kept: &mut BTreeMap<u64, Fingerprint>, others: &BTreeMap<u64, Fingerprint>) {
-    for (file_id, prints) in others {
-        if kept.get(file_id).is_none_or(|known| known.covered() < prints.covered()) {
-            kept.insert(*file_id, prints.clone());
+fn keep_longer<T: Clone>(kept: &mut BTreeMap<u64, T>, others: &BTreeMap<u64, T>, end: impl Fn(&T) -> u64) {
+    for (file_id, other) in others {
+        if kept.get(file_id).is_none_or(|known| end(known) < end(other)) {
+            kept.insert(*file_id, other.clone());
         }
     }
 }
@@ -315,6 +329,8 @@ pub struct Producer<D: Directory> {
     others: Manifest,
     /// The fingerprints that other partitions of this process have.
     others_prints: BTreeMap<u64, Fingerprint>,
+    /// The last bytes of the contents that they have sent.
+    others_tails: BTreeMap<u64, TailChecksum>,
     /// Whether Redis was asked for them.
     has_agreed: bool,
     /// The contents that some file held at the latest scan, and how much of them; of one that
@@ -355,7 +371,7 @@ pub struct Producer<D: Directory> {
     unconfirmed: Vec<Notice>,
     /// The bytes that were reported as unreadable, by file ID.
     unreadable: BTreeMap<u64, RangeSet>,
-    /// The lengths up to which files of earlier contents were looked at and had nothing to send.
+    /// The lengths up to which files of earlier contents were checked and had nothing to send.
     nothing_up_to: BTreeMap<u64, u64>,
     /// The content whose file was seen truncated.
     truncated: Option<u64>,
@@ -462,7 +478,7 @@ struct Begin<F> {
     file_id: Option<u64>,
     /// Up to where the source is delivered; `None`: nothing of it was ever sent.
     after: Option<Position>,
-    /// The last bytes that were looked at in the content before.
+    /// The last checked bytes of the previous content.
     guard: Option<Guard>,
     /// It ends here: late lines of an earlier content.
     until: Option<u64>,
@@ -499,6 +515,7 @@ impl<D: Directory> Producer<D> {
             manifest: Manifest::default(),
             others: Manifest::default(),
             others_prints: BTreeMap::new(),
+            others_tails: BTreeMap::new(),
             has_agreed: false,
             found: BTreeMap::new(),
             unlisted: false,
@@ -565,8 +582,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether the next batch is to tell how many entries the stream holds. A small batch need not:
-    /// to assume that nobody takes entries away is safe, as long as there is room for many more.
+    /// Whether the next batch must report the length of the stream. A small batch need not report
+    /// it while the stream has room for many more entries, even if nobody trims it.
     #[must_use]
     pub fn must_ask_len(&self) -> bool {
         let is_old = self.len_known_at.is_none_or(|at| self.now.saturating_sub(at) >= LEN_KNOWN);
@@ -584,6 +601,11 @@ impl<D: Directory> Producer<D> {
     #[must_use]
     pub fn position(&self) -> Option<(u64, u64)> {
         if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
+    }
+
+    /// The present length of the content that is being sent, which grows while the producer waits.
+    pub fn present_len(&self) -> Option<u64> {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.present_len() } else { None }
     }
 
     /// Whether the input can be read; else why not.
@@ -611,7 +633,8 @@ impl<D: Directory> Producer<D> {
         }
         all.lengths.iter().for_each(|(&file_id, &len)| self.saw(file_id, len));
         all.learn(&self.manifest);
-        keep_longer(&mut self.others_prints, &all.prints);
+        keep_longer(&mut self.others_prints, &all.prints, Fingerprint::covered);
+        keep_longer(&mut self.others_tails, &all.tails, |tail| tail.end);
     }
 
     /// How many entries the stream holds, as asked for beside the steps.

@@ -8,7 +8,7 @@ use std::fmt;
 /// Something that a producer reports, for logs and metrics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// It looked at what Redis holds.
+    /// It read the state of Redis.
     Resumed,
     /// A file is read from an offset on.
     Reading {

@@ -42,9 +42,9 @@ pub(super) struct Streaming<F> {
     pub(super) late: bool,
     /// Since when another file has been at the input's path, and since when this one has not grown.
     replaced: Option<Replaced>,
-    /// The content's length when it was last looked at.
+    /// The content's length at the last check.
     pub(super) len: u64,
-    /// When the path was last looked at beside the work.
+    /// When the path was last checked beside the work.
     looked_at: Duration,
     /// Whether nothing more is put on the wire before it was looked around.
     is_paused: bool,
@@ -87,9 +87,13 @@ impl<F: SourceFile> Streaming<F> {
         self.executing.as_ref().map_or(0, |batch| batch.entries)
     }
 
-    /// How far the content is read, and how long it was when it was last looked at.
+    /// How far the content is read, and how long it was at the last check.
     pub(super) fn progress(&self) -> (u64, u64) {
         (self.reader.offset(), self.len)
+    }
+
+    pub(super) fn present_len(&self) -> Option<u64> {
+        self.reader.file().len().ok()
     }
 
     pub(super) fn inode(&self) -> crate::files::Inode {
@@ -419,7 +423,7 @@ impl<D: Directory> Producer<D> {
         });
         self.input_state = match input {
             Some(_) => Ok(()),
-            None => Err(format!("{} is gone; following the file that was there", self.options.input)),
+            None => Err(self.options.missing()),
         };
         if !is_replaced {
             self.notice_siblings(&present, confirmed, now)?;
@@ -543,7 +547,8 @@ impl<D: Directory> Producer<D> {
         }
         self.close_quiet_files(now);
         if self.needs_others() {
-            // Late lines do not hold up the present ones when another partition's node is away.
+            // Late lines do not hold up the present ones when another partition's node is
+            // unreachable.
             self.next_late = now + LATE;
             return false;
         }

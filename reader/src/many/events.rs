@@ -31,7 +31,7 @@ pub(crate) enum Event {
     File(PathBuf),
     /// Another file is at this path, or none.
     Name(PathBuf),
-    /// A folder came or went, or events were lost: everything is to be looked at.
+    /// A folder came or went, or events were lost: everything must be scanned.
     Unknown,
 }
 

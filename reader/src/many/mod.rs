@@ -56,9 +56,9 @@ use tokio::sync::Notify;
 const ACTIVE: usize = 128;
 /// How many files are opened as soon as they change, before their sources are active.
 const HELD: usize = 256;
-/// How often parked sources and folders without events are looked at, some at a time.
+/// How often parked sources and folders without events are checked, some at a time.
 const TICK: Duration = Duration::from_millis(250);
-/// After this many of them, every parked source's file was looked at, for file systems without
+/// After this many of them, every parked source's file was checked, for file systems without
 /// events.
 const SWEEP: usize = 20;
 /// How often Redis is asked about some parked sources, and after how many times about all.
@@ -159,7 +159,7 @@ struct Many {
     /// Those that a file event was about: they go first.
     urgent: VecDeque<usize>,
     active: Work,
-    /// Those that gave way to others because their node is away.
+    /// Those that gave way to others because their node is unreachable.
     away: BTreeSet<usize>,
     /// How many files are opened before their sources are active.
     held: usize,
@@ -461,14 +461,14 @@ impl Many {
         }
     }
 
-    /// Whether the node of a source is away.
+    /// Whether the node of a source is unreachable.
     fn is_away(&self, index: usize) -> bool {
         let stream = &self.shared.args.service.stream;
         self.sources.get(index).is_some_and(|source| self.shared.pool.of(&source.name.key(stream)).is_away())
     }
 
-    /// Whether the user may do what the reader has to, and that no partitioned source has this
-    /// stream.
+    /// Checks that the user has the permissions that the reader needs, and that this stream does
+    /// not belong to a partitioned source.
     async fn check_rights(&mut self) -> Result<(), Stop> {
         let stream = &self.shared.args.service.stream;
         let probe = self.sources.first().map_or_else(|| format!("{stream}:{{}}"), |source| source.name.key(stream));

@@ -1,5 +1,5 @@
-//! A few connections to each node of Redis for many sources. Who has something to do takes one, in
-//! the order of asking, and gives it back when nothing is on the wire.
+//! A few connections to each node of Redis for many sources. A source with something to do takes
+//! one, in the order of asking, and gives it back when nothing is on the wire.
 
 use crate::error::Interrupt;
 use crate::redis::Abilities;
@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many connections a node has at most.
 pub(crate) const CONNECTIONS: usize = 8;
-/// A node that cannot be connected to for this long is away.
+/// A node that cannot be connected to for this long is unreachable.
 const AWAY: Duration = Duration::from_secs(1);
 /// How often the connection that watches a node is tried.
 const PING: Duration = Duration::from_secs(2);

@@ -33,13 +33,14 @@ use tokio::sync::Notify;
 
 /// A source that had nothing to do for this long is parked.
 const IDLE: Duration = Duration::from_secs(1);
-/// How often a source whose node is away looks whether others wait for their turn to be active.
+/// How often a source whose node is unreachable checks whether others wait for their turn to be
+/// active.
 const GIVE_WAY: Duration = Duration::from_millis(100);
 /// How long a file without a name is kept open in case that somebody still writes to it.
 const UNNAMED_IDLE: Duration = Duration::from_secs(60);
 /// The same while others wait for their turn to be active.
 const UNNAMED_IDLE_CROWDED: Duration = Duration::from_secs(3);
-/// When a source is looked at again that was parked while a rotated file of it was written to.
+/// When to check a source again that was parked while its rotated file was still written to.
 const QUIET: Duration = Duration::from_secs(10);
 /// The size of a read: 64 KiB. There are many buffers.
 const BLOCK: usize = 64 << 10;
@@ -90,7 +91,7 @@ pub(crate) struct Task {
 pub(crate) enum Ended {
     /// It has nothing to do until its file changes.
     Parked(Box<Parked>),
-    /// Its node is away, and others wait for their turn to be active.
+    /// Its node is unreachable, and others wait for their turn to be active.
     Away,
     /// `--once`: all is sent.
     Done,
@@ -103,11 +104,11 @@ pub(crate) enum Ended {
 /// What is kept of a parked source.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    /// Its file when it was last looked at.
+    /// Its file at the last check.
     pub(crate) seen: Option<FileState>,
     /// A hash of the guard in its record, if it has one: whether Redis still holds what it should.
     pub(crate) guard: Option<u64>,
-    /// When it is to be looked at again, whether or not its file changed by then.
+    /// When to check it again, whether or not its file has changed by then.
     pub(crate) again_at: Option<Instant>,
 }
 
@@ -311,8 +312,8 @@ impl Active {
         Ok(Some(done))
     }
 
-    /// Waits until others are to be active instead, because the node is away. Who has the only name
-    /// of a file stays.
+    /// Waits until others are to be active instead, because the node is unreachable. The one that
+    /// has the only name of a file stays.
     async fn is_to_give_way(&self) {
         let has_left = self.driver.producer.input_state().is_err() && self.driver.producer.position().is_some();
         loop {
@@ -402,7 +403,7 @@ impl Active {
     /// closed.
     async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
         let mut delay = self.driver.backoff.next_delay();
-        match interrupt.or_failure(&self.driver.record.stream) {
+        match interrupt.or_failure(&self.driver.record) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.shared.pool.failed(&error);

@@ -129,6 +129,8 @@ impl ClientOptions {
         if self.as_replica {
             connection.send(&cmd::<()>("READONLY")).await.map_err(|error| config.connect_error(error))?;
         }
+        // The cluster client follows them.
+        connection.keep_redirects(!self.reconnects);
         let queue = Arc::new(Queue::new(self.max_bytes));
         let events = Arc::new(Reporter::default());
         let command_timeout = config.command_timeout;

@@ -150,8 +150,8 @@ impl ClusterClient {
         let encoded = encode(command)?;
         let time_limit = Retries::new(self.0.config().command_timeout).time_limit;
         let frames = self.0.exchange(node, &EncodedCommands::of_command(&encoded), time_limit).await;
-        let mut frames = frames.map_err(|error| error.with_context(command.name(), command.key()))?;
-        command::decode(command, frames.pop().ok_or_else(Error::closed)?)
+        let frames = frames.map_err(|error| error.with_context(command.name(), command.key()))?;
+        command::decode(command, self.0.redact(frames).pop().ok_or_else(Error::closed)?)
     }
 
     /// Sends a command to all masters that own slots, after a refresh of the topology. Returns the
@@ -194,7 +194,7 @@ impl ClusterClient {
             let Ok((nth, sent)) = done else { continue };
             let reply = sent
                 .map_err(named)
-                .and_then(|mut frames| command::decode(command, frames.pop().ok_or_else(Error::closed)?));
+                .and_then(|frames| command::decode(command, self.0.redact(frames).pop().ok_or_else(Error::closed)?));
             if let Some((_, outcome)) = outcomes.get_mut(nth) {
                 *outcome = reply;
             }
@@ -284,7 +284,9 @@ impl ClusterClient {
             match nodes.exchange_with_replica(&replica, commands, retries.time_limit).await {
                 // The master can answer what a replica cannot: it does not have the slot, is
                 // loading, or has lost its master.
-                Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
+                Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => {
+                    return Ok(nodes.redact(frames));
+                }
                 Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
                 _ => retries.redirect(nobody)?,
             }
@@ -332,11 +334,11 @@ impl ClusterClient {
                 }
             };
             if commands.multi.is_some() && !is_undone(&frames) {
-                return Ok(frames);
+                return Ok(nodes.redact(frames));
             }
             let redirect = frames.iter().find_map(|frame| Some((Redirect::of(frame, &node)?, frame)));
-            let Some((redirect, frame)) = redirect else { return Ok(frames) };
-            let error = || Error::server(frame.value());
+            let Some((redirect, frame)) = redirect else { return Ok(nodes.redact(frames)) };
+            let error = || nodes.error_of(frame);
             match redirect {
                 Redirect::Moved { slot, to } => {
                     retries.redirect(error)?;

@@ -12,7 +12,7 @@ use super::shared_attempt::SharedAttempt;
 use crate::client::{Client, ClientOptions, EncodedCommands};
 use crate::config::{Config, Endpoint};
 use crate::discovery::{self, Discovery, Topology};
-use crate::{Error, Frame, Routing, Sent};
+use crate::{Error, Frame, Routing, Sent, error};
 
 /// The minimum time between two refreshes of the topology.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -134,7 +134,7 @@ impl Nodes {
         commands: &EncodedCommands<'_>,
         mut time_limit: TimeLimit,
     ) -> Result<Vec<Frame>, Error> {
-        let at = |error: Error| error.at_server(&format!("node {}", target.0));
+        let at = |error: Error| error.at_server(&format!("node {}", self.config().shown_server(&target.0)));
         let client = match self.connected(target) {
             Some(client) => client,
             None => time_limit.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
@@ -149,6 +149,21 @@ impl Nodes {
                 Err(at(error))
             }
         }
+    }
+
+    /// Redacts replies that may be redirects which are not followed.
+    pub(super) fn redact(&self, replies: Vec<Frame>) -> Vec<Frame> {
+        replies.into_iter().map(|reply| self.redact_one(reply)).collect()
+    }
+
+    /// Redacts a reply that may be a redirect which is not followed.
+    pub(super) fn redact_one(&self, reply: Frame) -> Frame {
+        if reply.kind().is_error() { error::redact_frame(reply, &self.config().secrets()) } else { reply }
+    }
+
+    /// Returns the error of a redirect that was not followed.
+    pub(super) fn error_of(&self, reply: &Frame) -> Error {
+        Error::server(reply.value()).redact(&self.config().secrets())
     }
 
     /// Returns the connection to a node, if there is one.

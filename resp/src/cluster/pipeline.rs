@@ -95,7 +95,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                 let redirect = Redirect::of(&frame, &node);
                 let elsewhere = match &redirect {
                     None => {
-                        set(&mut replies, index, Ok(frame));
+                        set(&mut replies, index, Ok(nodes.redact_one(frame)));
                         continue;
                     }
                     Some(Redirect::Moved { slot, to }) => {
@@ -106,7 +106,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                     Some(Redirect::TryAgain | Redirect::Down) => None,
                 };
                 let why = if elsewhere.is_some() { &mut redirected } else { &mut waits };
-                why.get_or_insert_with(|| Error::server(frame.value()));
+                why.get_or_insert_with(|| nodes.error_of(&frame));
                 again.push(Left { index, elsewhere });
             }
         }

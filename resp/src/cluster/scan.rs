@@ -110,7 +110,8 @@ impl Scan {
             let current = self.current.insert(current);
             let sent =
                 self.nodes.exchange(&current.node, &EncodedCommands::of_command(&encoded), retries.time_limit).await;
-            let reply = sent.and_then(|mut frames| frames.pop().ok_or_else(Error::closed)?.into_result());
+            let reply =
+                sent.and_then(|frames| self.nodes.redact(frames).pop().ok_or_else(Error::closed)?.into_result());
             match reply {
                 Ok(reply) => {
                     let (cursor, keys) =

@@ -119,7 +119,7 @@ impl Frame {
     /// let frame = Decoder::default().decode(&mut BytesMut::from("*2\r\n:1\r\n$1\r\n2\r\n"))?.expect("complete");
     /// assert_eq!(frame.to::<Vec<u64>>()?, [1, 2]);
     /// let error = frame.to::<u64>().unwrap_err();
-    /// assert_eq!(error.to_string(), "expected u64, got array [1, \"2\"]");
+    /// assert_eq!(error.to_string(), "expected u64, got array [integer 1, string of 1 byte]");
     /// # Ok::<(), resp::Error>(())
     /// ```
     ///
@@ -460,25 +460,30 @@ mod tests {
     #[test]
     fn the_error_names_both_types() {
         refuses! {
-            "$5 hello" as u64 => "expected u64, got string \"hello\"";
+            "$5 hello" as u64 => "expected u64, got string of 5 bytes";
+            "+OK" as u64 => "expected u64, got string \"OK\"";
             ":300" as u8 => "expected u8, got integer 300";
+            ":4294967296" as u32 => "expected u32, got integer of 10 digits";
             ":-1" as u64 => "expected u64, got integer -1";
             "_" as String => "expected String, got null";
             "#t" as String => "expected String, got boolean t";
             "*0" as String => "expected String, got array []";
-            "*1 :1" as HashMap<String, Vec<Option<u64>>> => "expected HashMap<String, Vec<Option<u64>>>, got array [1]";
-            "*2 :1 +x" as Vec<u64> => "expected u64, got string \"x\"";
-            "*3 :1 :2 :3" as (u64, u64) => "expected (u64, u64), got array [1, 2, 3]";
-            "*1 :1" as [u64; 2] => "expected [u64; 2], got array [1]";
+            "*1 :1" as HashMap<String, Vec<Option<u64>>> => "expected HashMap<String, Vec<Option<u64>>>, got array [integer 1]";
+            "*2 :1 +x" as Vec<u64> => "expected u64, got string of 1 byte";
+            "*3 :1 :2 :3" as (u64, u64) => "expected (u64, u64), got array [integer 1, integer 2, integer 3]";
+            "*1 :1" as [u64; 2] => "expected [u64; 2], got array [integer 1]";
             "_" as Vec<String> => "expected Vec<String>, got null";
             ":2" as bool => "expected bool, got integer 2";
-            "%1 +a :1" as u64 => "expected u64, got map {\"a\": 1}";
+            "%1 +a :1" as u64 => "expected u64, got map {string of 1 byte: integer 1}";
         }
         let invalid = Decoder::default().decode(&mut BytesMut::from(&b"$1\r\n\xff\r\n"[..])).unwrap().unwrap();
-        assert_eq!(invalid.to::<String>().unwrap_err().to_string(), "expected String, got string \"\\xff\"");
+        assert_eq!(
+            invalid.to::<String>().unwrap_err().to_string(),
+            "expected String, got string of 1 byte that is not UTF-8"
+        );
         // The message is short, however long the reply is.
-        let long = to::<u64>(&format!("$3000 {}", "x".repeat(3000))).unwrap_err();
-        assert!(long.len() < 200, "{long}");
+        let long = to::<u64>(&format!("*3000 {}:1", ":1 ".repeat(2999))).unwrap_err();
+        assert!(long.len() < 200 && long.ends_with('…'), "{long}");
     }
 
     #[test]
@@ -515,7 +520,7 @@ mod tests {
             "*1 *3 +a :1 :2" as Vec<(String, u64, u64)> => vec![(s("a"), 1, 2)];
         }
         refuses! {
-            "*3 +a :1 +b" as Vec<(String, u64)> => "expected Vec<(String, u64)>, got array [\"a\", 1, \"b\"]";
+            "*3 +a :1 +b" as Vec<(String, u64)> => "expected Vec<(String, u64)>, got array [string of 1 byte, integer 1, string of 1 byte]";
         }
     }
 

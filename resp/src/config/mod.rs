@@ -40,7 +40,7 @@ use crate::{ConfigError, DecoderLimits, Error};
 /// assert_eq!(config.to_string(), "redis://app:***@localhost:6380/2");
 /// # Ok::<(), resp::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     pub(crate) endpoint: Endpoint,
@@ -154,6 +154,12 @@ impl Config {
     /// Returns the passwords, which no error may repeat.
     pub(crate) fn secrets(&self) -> Secrets {
         Secrets::new([&self.password, &self.sentinel_password].into_iter().flatten())
+    }
+
+    /// Describes a server, which another server may have named, in errors.
+    pub(crate) fn shown_server(&self, server: &Endpoint) -> String {
+        let name = server.to_string();
+        if self.secrets().occur_in_name(&name) { "***".to_owned() } else { name }
     }
 
     /// Adds to an error that it occurred while connecting to this configuration's endpoint.
@@ -340,6 +346,34 @@ impl FromStr for Config {
     }
 }
 
+/// Contains no password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut config = f.debug_struct("Config");
+        config
+            .field("endpoint", &self.shown_server(&self.endpoint))
+            .field("user", &self.user)
+            .field("password", &self.password)
+            .field("sentinel_user", &self.sentinel_user)
+            .field("sentinel_password", &self.sentinel_password)
+            .field("key", &self.key.as_ref().map(|key| key.escape_ascii().to_string()))
+            .field("database", &self.database)
+            .field("client_name", &self.client_name)
+            .field("resp2", &self.resp2)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("command_timeout", &self.command_timeout)
+            .field("stall_timeout", &self.stall_timeout)
+            .field("block_grace", &self.block_grace)
+            .field("keepalive", &self.keepalive)
+            .field("limits", &self.limits)
+            .field("connector", &self.connector)
+            .field("observer", &self.observer);
+        #[cfg(feature = "tls")]
+        config.field("tls", &self.tls);
+        config.finish()
+    }
+}
+
 /// The URL, with `***` for the password.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -361,7 +395,7 @@ impl fmt::Display for Config {
             (user, None) => write!(f, "{}@", user.as_deref().unwrap_or_default())?,
             (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
         }
-        self.endpoint.fmt(f)?;
+        f.write_str(&self.shown_server(&self.endpoint))?;
         if self.database == 0 { Ok(()) } else { write!(f, "/{}", self.database) }
     }
 }

@@ -114,7 +114,7 @@ impl Observed {
         let Some(observer) = &self.0 else { return call.await };
         let begun = Instant::now();
         let done = call.await;
-        let name = crate::redact::secret_command(name).unwrap_or(name);
+        let name = crate::redact::command_name(name);
         observer.called(&CompletedCall { name, commands, took: begun.elapsed(), error: done.as_ref().err() });
         done
     }

@@ -7,6 +7,8 @@ use crate::ConfigError;
 
 /// Redis' port.
 const PORT: u16 = 6379;
+/// How many digits a port has at most.
+const MAX_PORT: usize = 5;
 /// The default port of Sentinels.
 const SENTINEL_PORT: u16 = 26379;
 
@@ -128,8 +130,8 @@ fn host_and_port(address: &str, default: u16) -> Result<(String, u16), ConfigErr
         None | Some("") => default,
         Some(text) => match text.parse() {
             Ok(port) if port != 0 => port,
-            // The text may be the rest of an unencoded password.
-            _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            // The text may be a password without `@host`, or the rest of an unencoded one.
+            _ if text.len() <= MAX_PORT && text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 return Err(ConfigError::InvalidPort(text.to_owned()));
             }
             _ => return Err(ConfigError::InvalidPort("…".to_owned())),
@@ -193,6 +195,10 @@ fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
                     "key" => tls.key(value),
                     _ => tls.server_name(value),
                 })
+            }
+            // The name may be the rest of an unencoded password.
+            _ if config.password.is_some() || config.sentinel_password.is_some() => {
+                return Err(ConfigError::UnknownParameter("…".to_owned()));
             }
             _ => return Err(ConfigError::UnknownParameter(name.to_owned())),
         };
@@ -312,6 +318,7 @@ mod tests {
             ("redis://h:65536", InvalidPort("65536".to_owned())),
             ("redis://h:se/cret@x", InvalidHost),
             ("redis://h:secret", InvalidPort("…".to_owned())),
+            ("redis://default:73910462", InvalidPort("…".to_owned())),
             ("redis://h/x", InvalidDatabase("x".to_owned())),
             ("redis://h/-1", InvalidDatabase("-1".to_owned())),
             ("redis://::1", InvalidHost),
@@ -321,6 +328,7 @@ mod tests {
             ("redis://u:%ff@h", InvalidEncoding),
             ("redis://u:a#b@h", Fragment),
             ("redis://h?proto=3", UnknownParameter("proto".to_owned())),
+            ("unix:///s?pass=s3&cret", UnknownParameter("…".to_owned())),
             ("redis://h?sentinel_user=x", UnknownParameter("sentinel_user".to_owned())),
             ("redis://h?protocol=4", InvalidProtocol("4".to_owned())),
             ("redis://a,b", InvalidHost),

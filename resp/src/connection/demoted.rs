@@ -16,6 +16,12 @@ pub(crate) fn is_read_only(reply: &Frame) -> bool {
     says(reply, &[b"READONLY "])
 }
 
+/// Returns whether the reply names the node to send the command to.
+pub(super) fn is_redirect(reply: &Frame) -> bool {
+    let error = reply.value().as_error().unwrap_or_default();
+    error.starts_with(b"MOVED ") || error.starts_with(b"ASK ")
+}
+
 /// A refused transaction carries the same text after `EXECABORT`.
 fn says(reply: &Frame, answers: &[&[u8]]) -> bool {
     let Some(error) = reply.value().as_error() else { return false };

@@ -154,6 +154,12 @@ impl Connection {
         self.wire
     }
 
+    /// Sets whether cluster redirects are kept as they are, even if they repeat a password: for an
+    /// owner that follows them, and redacts what it shows.
+    pub(crate) const fn keep_redirects(&mut self, keep: bool) {
+        self.wire.keep_redirects(keep);
+    }
+
     /// Returns the RESP version that was negotiated.
     #[must_use]
     pub const fn protocol(&self) -> RespVersion {

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
 use crate::protocol::cast::wide;
-use crate::{Error, ErrorKind, Frame, Routing, error, redact};
+use crate::{Error, ErrorKind, Frame, Routing, error};
 
 impl Connection {
     /// Sends all commands of a pipeline at once, and receives all replies.
@@ -243,7 +243,6 @@ impl Replies {
     ///
     /// The server replied with an error, or ([`ErrorKind::Usage`]) the handle belongs to another
     /// pipeline.
-    #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
     pub fn take<R>(&mut self, slot: ReplyHandle<R>) -> Result<R, Error> {
         let frame = self.replies.get_mut(slot.index).and_then(Option::take);
         frame
@@ -252,10 +251,7 @@ impl Replies {
             })
             .and_then(Frame::into_result)
             .and_then(slot.decode)
-            .map_err(|error| match redact::secret_command(&slot.operation) {
-                Some(name) => error.redact_arguments().with_context(name, None),
-                None => error.with_context(&slot.operation, None),
-            })
+            .map_err(|error| error.with_operation(slot.operation))
     }
 
     /// Checks the replies that were not taken for errors.

@@ -216,7 +216,7 @@ impl Transaction {
         if self.pipeline.command(slot.index).is_some_and(command::is_transaction_control) {
             let error =
                 Error::new(ErrorKind::Usage, "is not allowed in a Transaction, which adds MULTI and EXEC itself");
-            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_context(&slot.operation, None));
+            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_operation(slot.operation.clone()));
         }
         slot
     }
@@ -360,11 +360,12 @@ pub(crate) fn is_ok(reply: &Frame) -> bool {
 /// Returns whether a refusal of `EXEC` may leave the server queueing commands. Redis itself ends
 /// the transaction with each of its refusals.
 pub(crate) fn leaves_transaction_open(exec: &Frame) -> bool {
+    let error = Error::server(exec.value());
     exec.kind().is_error()
+        && error.code() != "EXECABORT"
         && !matches!(
-            Error::server(exec.value()).kind(),
-            ErrorKind::ExecAbort
-                | ErrorKind::NotAtomic
+            error.kind(),
+            ErrorKind::NotAtomic
                 | ErrorKind::Moved
                 | ErrorKind::Ask
                 | ErrorKind::TryAgain

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use super::deadline::Deadline;
+use super::demoted::is_redirect;
 use super::transport::Transport;
 use crate::config::Config;
 use crate::protocol::cast::wide;
 use crate::redact::Secrets;
-use crate::{Decoder, Error, ErrorKind, Frame, ProtocolError, Sent, error};
+use crate::{Decoder, Error, Frame, ProtocolError, Sent, error};
 
 /// The initial capacity for one read.
 const MIN_READ: usize = 16 * 1024;
@@ -52,6 +53,7 @@ pub(crate) struct Wire {
     stall_timeout: Option<Duration>,
     /// Passwords that no error may repeat.
     secrets: Secrets,
+    keeps_redirects: bool,
 }
 
 impl Wire {
@@ -70,6 +72,7 @@ impl Wire {
             read_since_wait: 0,
             stall_timeout: config.stall_timeout,
             secrets: config.secrets(),
+            keeps_redirects: false,
         }
     }
 
@@ -127,20 +130,17 @@ impl Wire {
         }
         let frame = self.decoder.decode(&mut self.input)?;
         match frame {
-            Some(frame) if frame.kind().is_error() => Ok(Some(self.redact_frame(frame))),
+            Some(frame) if self.decoder.saw_error() && !(self.keeps_redirects && is_redirect(&frame)) => {
+                Ok(Some(error::redact_frame(frame, &self.secrets)))
+            }
             frame => Ok(frame),
         }
     }
 
-    /// Replaces an error reply that repeats a password. Cluster redirects are kept, because they
-    /// are followed and never shown.
-    #[cold]
-    fn redact_frame(&self, frame: Frame) -> Frame {
-        let error = Error::server(frame.value());
-        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.occur_in(error.message()) {
-            return frame;
-        }
-        error::error_reply(&error::withheld(error.kind(), error.code())).unwrap_or(frame)
+    /// Sets whether cluster redirects are kept as they are, even if they repeat a password: for an
+    /// owner that follows them, and redacts what it shows.
+    pub(crate) const fn keep_redirects(&mut self, keep: bool) {
+        self.keeps_redirects = keep;
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {

@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(candidates.ordered(&nodes(20_000)).len(), 30_000);
         let mut failures = Failures::default();
         for n in 0..20_000 {
-            failures.add(Error::new(ErrorKind::Io, format!("node {n} is away")));
+            failures.add(Error::new(ErrorKind::Io, format!("node {n} is down")));
         }
         failures.add(Error::new(ErrorKind::NotMaster, "a replica"));
         let error = failures.into_error();

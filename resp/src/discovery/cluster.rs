@@ -11,7 +11,7 @@ use super::topology::{self, Topology};
 use super::{Discovery, within};
 use crate::command::slot::slot;
 use crate::config::{Config, Endpoint};
-use crate::{Connection, Error, ErrorKind, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, cmd};
 
 /// Connects to the owner of the configuration's key; without a key, to any node.
 pub(super) async fn connect(discovery: &Discovery, seeds: &[Endpoint], deadline: Instant) -> Result<Connection, Error> {
@@ -40,7 +40,8 @@ pub(crate) async fn topology(discovery: &Discovery, seeds: &[Endpoint], deadline
 /// Queries the topology from one node, and learns the other nodes from it.
 async fn query(discovery: &Discovery, node: &Endpoint, answer_by: Instant) -> Result<(Topology, Connection), Error> {
     let queried = within(answer_by, topology::query(&discovery.config, node)).await;
-    let (topology, connection) = queried.map_err(|error| error.at_server(&format!("node {node}")))?;
+    let (topology, connection) =
+        queried.map_err(|error| error.at_server(&format!("node {}", discovery.config.shown_server(node))))?;
     discovery.candidates.learn(topology.masters());
     Ok((topology, connection))
 }
@@ -57,6 +58,7 @@ async fn connect_by(
     let Some(key) = &config.key else { return Ok(connection) };
     let slot = slot(key);
     let Some(owner) = topology.owner(slot) else {
+        let node = config.shown_server(node);
         return Err(Error::new(ErrorKind::ClusterDown, format!("node {node}: no node serves slot {slot}")));
     };
     within(deadline, connect_to_owner(config, owner, key)).await
@@ -67,9 +69,13 @@ async fn connect_by(
 async fn connect_to_owner(config: &Config, owner: &Endpoint, key: &[u8]) -> Result<Connection, Error> {
     let mut node = owner.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let at = |error: Error| error.at_server(&format!("node {node}"));
+        let at = |error: Error| error.at_server(&format!("node {}", config.shown_server(&node)));
         let mut connection = Connection::connect_to(&node, config).await.map_err(at)?;
-        let error = match connection.send(&cmd::<()>("EXISTS").key_arg(key)).await {
+        connection.keep_redirects(true);
+        connection.queue(&cmd::<()>("EXISTS").key_arg(key));
+        let answer = connection.receive().await.and_then(Frame::into_result);
+        connection.keep_redirects(false);
+        let error = match answer {
             Ok(_) => return Ok(connection),
             // The ACL may forbid EXISTS and still allow what the caller needs.
             Err(error) if error.kind() == ErrorKind::NoPerm => return Ok(connection),
@@ -77,7 +83,7 @@ async fn connect_to_owner(config: &Config, owner: &Endpoint, key: &[u8]) -> Resu
         };
         node = match Redirect::of_error(&error, &node) {
             Some(Redirect::Moved { to, .. }) => to,
-            _ => return Err(at(error)),
+            _ => return Err(at(error.with_context("EXISTS", Some(key)))),
         };
     }
     Err(Error::new(ErrorKind::ClusterDown, "the nodes disagree on the owner of the slot"))

@@ -36,9 +36,12 @@ async fn connect_by(
     deadline: Instant,
 ) -> Result<Connection, Error> {
     let found = within(answer_by, query(config, sentinel, master)).await;
-    let server = found.map_err(|error| error.at_server(&format!("Sentinel {sentinel}")))?;
+    let server = found.map_err(|error| error.at_server(&format!("Sentinel {}", config.shown_server(sentinel))))?;
     let connected = within(deadline, connect_to_master(config, &server)).await;
-    connected.map_err(|error| error.at_server(&format!("{server}, which Sentinel {sentinel} names as master {master}")))
+    connected.map_err(|error| {
+        let (server, sentinel) = (config.shown_server(&server), config.shown_server(sentinel));
+        error.at_server(&format!("{server}, which Sentinel {sentinel} names as master {master}"))
+    })
 }
 
 /// Connects to a Sentinel and queries the address of the master.

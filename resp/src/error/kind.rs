@@ -70,7 +70,8 @@ pub enum ErrorKind {
     TryAgain,
     /// `CROSSSLOT`: the keys of the command are in different slots.
     CrossSlot,
-    /// `EXECABORT`: a command of the transaction was refused, so nothing was executed.
+    /// `EXECABORT`: a command of the transaction was refused, so nothing was executed. If the
+    /// server refused `EXEC` itself, the kind is that of the reason, such as [`Busy`](Self::Busy).
     ExecAbort,
     /// The server began no transaction (`MULTI` was refused, or a command was not queued), so it
     /// may have executed the commands one by one.
@@ -151,7 +152,13 @@ pub(super) fn classify(text: &str) -> (ErrorKind, &str) {
         "CLUSTERDOWN" => Kind::ClusterDown,
         "TRYAGAIN" => Kind::TryAgain,
         "CROSSSLOT" => Kind::CrossSlot,
-        "EXECABORT" => Kind::ExecAbort,
+        // The server refused EXEC itself: the reason says whether a retry can help.
+        "EXECABORT" => {
+            text.split_once("because of: ").map_or(Kind::ExecAbort, |(_, reason)| match classify(reason).0 {
+                Kind::Other => Kind::ExecAbort,
+                reason => reason,
+            })
+        }
         "NOPROTO" => Kind::NoProto,
         _ => classify_text(text),
     };
@@ -186,7 +193,8 @@ fn classify_text(text: &str) -> ErrorKind {
         || has("unknown argument")
     {
         ErrorKind::Syntax
-    } else if has("db index is out of range") || has("invalid db index") {
+    } else if has("db index is out of range") || has("invalid db index") || has("select is not allowed in cluster mode")
+    {
         ErrorKind::NoSuchDatabase
     } else if has("max number of clients") {
         ErrorKind::MaxClients

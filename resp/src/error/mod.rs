@@ -1,22 +1,25 @@
 //! Errors. [`Error`] is the only error type that operations return; it redacts what servers repeat.
 
 mod config_error;
+mod describe;
 mod kind;
+mod reply;
 
 pub use config_error::ConfigError;
+use describe::description;
 use kind::classify;
 pub use kind::{ErrorKind, Sent};
+use reply::{MAX_TEXT, server_text, withheld};
+pub(crate) use reply::{error_reply, redact_frame};
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-
 use crate::redact::{self, Secrets};
-use crate::{Decoder, DecoderLimits, Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
+use crate::{Frame, ParseStreamIdError, ProtocolError, Value};
 
 /// The error of every operation of this crate. All other errors of the crate convert to it, so `?`
 /// works on them.
@@ -46,12 +49,6 @@ struct Inner {
     code: String,
     source: Option<Source>,
 }
-
-/// Servers put this before the arguments of an unknown command.
-const ARGUMENTS: &str = ", with args beginning with";
-
-/// How much of an error reply is kept. Real servers send a few hundred bytes.
-const MAX_TEXT: usize = 4096;
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -142,18 +139,13 @@ impl Error {
 
     /// Parses an error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
-        let text = reply.as_error().unwrap_or_default();
-        let mut text = match text.get(..MAX_TEXT) {
-            Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
-            None => String::from_utf8_lossy(text).into_owned(),
-        };
+        let mut text = server_text(reply);
         let (kind, code) = classify(&text);
         let code = code.to_owned();
-        if kind == ErrorKind::UnknownCommand
-            && let Some(at) = text.find(ARGUMENTS)
-        {
-            // Any of them may be a secret, and the caller knows them.
-            text.truncate(at);
+        if text.len() > MAX_TEXT {
+            let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or_default());
+            text.push('…');
         }
         let mut error = Self::new(kind, text);
         error.0.code = code;
@@ -161,22 +153,13 @@ impl Error {
     }
 
     /// Creates the error for a reply of the wrong shape, in implementations of
-    /// [`Command`](crate::Command).
+    /// [`Command`](crate::Command) and [`FromReply`](crate::FromReply).
+    ///
+    /// The text contains the kinds and lengths of the values, and small integers. It does not
+    /// contain strings: a reply may be a password, or personal data.
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
-        let mut shown = Beginning { text: String::new(), room: 120 };
-        let kind = got.kind();
-        let whole = match kind {
-            // Their text already names the kind.
-            ValueKind::Null | ValueKind::Push | ValueKind::SimpleError | ValueKind::BulkError => {
-                write!(shown, "{got:?}")
-            }
-            _ => write!(shown, "{kind} {got:?}"),
-        };
-        if whole.is_err() {
-            shown.text.push('…');
-        }
-        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
+        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", description(got)))
     }
 
     /// Withholds the error text of a command with a password, unless the text is known to repeat
@@ -190,7 +173,7 @@ impl Error {
 
     /// Withholds the text if it repeats a secret.
     pub(crate) fn redact(mut self, secrets: &Secrets) -> Self {
-        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
+        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout);
         if is_of_server && secrets.occur_in(&self.0.message) {
             self.withhold();
         }
@@ -207,9 +190,14 @@ impl Error {
     }
 
     /// Adds the operation, unless an inner call did so.
-    pub(crate) fn with_context(mut self, command: &str, key: Option<&[u8]>) -> Self {
+    pub(crate) fn with_context(self, command: &str, key: Option<&[u8]>) -> Self {
+        if self.0.operation.is_empty() { self.with_operation(operation(command, key)) } else { self }
+    }
+
+    /// Adds a described operation, unless an inner call did so.
+    pub(crate) fn with_operation(mut self, operation: String) -> Self {
         if self.0.operation.is_empty() {
-            self.0.operation = operation(command, key);
+            self.0.operation = operation;
         }
         self
     }
@@ -315,53 +303,12 @@ const fn tls_refusal(_: &io::Error) -> Option<Refusal> {
     None
 }
 
-/// Returns a text in place of one that must not be shown. It is classified as the original.
-pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
-    let words = match kind {
-        ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
-        ErrorKind::NoSuchKey => " no such key",
-        ErrorKind::UnknownCommand => " unknown command",
-        ErrorKind::Syntax => " syntax error",
-        ErrorKind::MaxClients => " max number of clients reached",
-        ErrorKind::WrongPass => " invalid password",
-        ErrorKind::NoAuth => " operation not permitted",
-        ErrorKind::NotAtomic => " EXEC without MULTI",
-        ErrorKind::NotMaster => " unblock from blocking operation, instance state changed",
-        _ => "",
-    };
-    let space = if code.is_empty() { "" } else { " " };
-    format!("{code}{words}{space}(text withheld: it may repeat a password)")
-}
-
-/// Returns an error reply with this text.
-pub(crate) fn error_reply(text: &str) -> Option<Frame> {
-    let mut encoded = BytesMut::from(format!("-{text}\r\n").as_str());
-    Decoder::new(DecoderLimits::default()).decode(&mut encoded).ok().flatten()
-}
-
 /// Describes a command in errors.
 pub(crate) fn operation(command: &str, key: Option<&[u8]>) -> String {
-    let command = redact::secret_command(command).unwrap_or(command);
+    let command = redact::command_name(command);
     match key {
         Some(key) => format!("{command} {}", key.escape_ascii()),
         None => command.to_owned(),
-    }
-}
-
-/// Keeps the beginning of a text, so that the message for a large reply is short.
-struct Beginning {
-    text: String,
-    /// How many characters may follow.
-    room: usize,
-}
-
-impl fmt::Write for Beginning {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
-            self.text.push(c);
-        }
-        Ok(())
     }
 }
 
@@ -443,8 +390,11 @@ mod tests {
             ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
             ("ERR syntax error", ErrorKind::Syntax, "ERR"),
             ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
+            ("ERR SELECT is not allowed in cluster mode", ErrorKind::NoSuchDatabase, "ERR"),
             ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
             ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
+            ("EXECABORT Transaction discarded because of: BUSY Redis is busy", ErrorKind::Busy, "EXECABORT"),
+            ("EXECABORT Transaction discarded because of: something new", ErrorKind::ExecAbort, "EXECABORT"),
             ("ERR something new", ErrorKind::Other, "ERR"),
             ("no code at all", ErrorKind::Other, "ERR"),
             ("", ErrorKind::Other, "ERR"),

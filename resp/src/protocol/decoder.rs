@@ -54,6 +54,9 @@ pub struct Decoder {
     outer: Vec<Open>,
     /// The length of the last tape, which is the initial capacity of the next.
     last_tape: usize,
+    /// Whether the current frame contains an error, and whether the last one did.
+    sees_error: bool,
+    saw_error: bool,
     /// The buffer length at the last estimate of the frame's length.
     estimated: usize,
     failed: Option<ProtocolError>,
@@ -117,6 +120,8 @@ impl Decoder {
             top: Open::FRAME,
             outer: Vec::new(),
             last_tape: 0,
+            sees_error: false,
+            saw_error: false,
             estimated: 0,
             failed: None,
         }
@@ -227,7 +232,13 @@ impl Decoder {
         }
     }
 
+    /// Returns whether the last frame contains an error.
+    pub(crate) const fn saw_error(&self) -> bool {
+        self.saw_error
+    }
+
     fn restart(&mut self) {
+        self.saw_error = std::mem::take(&mut self.sees_error);
         self.pos = 0;
         self.scanned = 0;
         self.needed = 0;
@@ -259,6 +270,7 @@ impl Decoder {
                 }
                 Step::Scalar(node, end) => {
                     self.pos = end;
+                    self.sees_error |= node.kind.is_error();
                     if self.outer.is_empty() && self.side_table.is_none() {
                         return Ok(Some(node));
                     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::slice;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::attributes::SideTable;
 use super::cast::{index, offset};
@@ -176,6 +176,33 @@ impl Frame {
             (side_table.wire.is_some() || !side_table.attributes.is_empty()).then(|| Box::new(side_table))
         });
         Self { bytes: self.bytes.clone(), tape: value.to_tape(side_table) }
+    }
+
+    /// Replaces the texts of errors at any depth, also in attributes. Their received bytes are
+    /// overwritten.
+    pub(crate) fn replace_errors(mut self, mut replacement: impl FnMut(Value<'_>) -> Option<String>) -> Self {
+        let Tape::Tree { nodes, side_table } = &mut self.tape else { return self };
+        let attributes = side_table.iter().flat_map(|side_table| &side_table.attributes.nodes);
+        let mut errors = nodes.iter().chain(attributes).filter(|node| node.kind.is_error());
+        if !errors.any(|node| replacement(Value::new(&self.bytes, node, &[])).is_some()) {
+            return self;
+        }
+        let side_table = side_table.get_or_insert_default();
+        let received = side_table.wire.as_ref().map_or(self.bytes.len(), Bytes::len);
+        let mut bytes = BytesMut::from(&*self.bytes);
+        for node in nodes.iter_mut().chain(&mut side_table.attributes.nodes).filter(|node| node.kind.is_error()) {
+            let Some(text) = replacement(Value::new(&self.bytes, node, &[])) else { continue };
+            let start = index(node.a);
+            if let Some(content) = bytes.get_mut(start..start.wrapping_add(index(node.b))) {
+                content.fill(b'*');
+            }
+            // The tape refers to the new text after the received bytes.
+            (node.a, node.b) = (offset(bytes.len()), offset(text.len()));
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        self.bytes = bytes.freeze();
+        side_table.wire = Some(self.bytes.slice(..received));
+        self
     }
 
     /// Copies the frame to memory of exactly its size, so that it keeps no block of the read buffer

@@ -22,7 +22,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 ///     println!("now mine: {:?}, gone: {:?}", claimed.entries, claimed.deleted);
 ///     next = claimed.next;
 ///     if next == StreamId::ZERO {
-///         break; // all were looked at
+///         break; // all were checked
 ///     }
 /// }
 /// # Ok(())

@@ -84,6 +84,8 @@ struct PartitionWriter {
     /// The outcome of the batch that was sent, until the reply is received.
     executed: Option<Executed>,
     sleeps_until: u64,
+    /// Whether it has looked at its stream.
+    has_observed: bool,
 }
 
 /// The registry of contents of a source with several partitions, as a process knows it.
@@ -232,7 +234,12 @@ impl Reader {
         }
         let nth = world.random.index(self.partitions.len());
         let now = Duration::from_millis(world.elapsed - self.began_at);
+        // None looks for its file before all have told how far they are, or a node is away.
+        let waits = now < Duration::from_secs(1) && self.partitions.iter().any(|partition| !partition.has_observed);
         let partition = &mut self.partitions[nth];
+        if waits && partition.has_observed {
+            return;
+        }
         partition.dies.set(world.faulty && world.random.one_in(40));
         partition.producer.exchange(&mut self.exchanged);
         let refused = partition.step(world, now);
@@ -305,6 +312,7 @@ impl PartitionWriter {
             may_script: true,
             executed: None,
             sleeps_until: 0,
+            has_observed: false,
         }
     }
 
@@ -366,6 +374,7 @@ impl PartitionWriter {
             Step::Observe { below } => {
                 let (observed, up_to) = self.observe(world, session, below)?;
                 self.producer.observed(observed, up_to)?;
+                self.has_observed = true;
                 if let Some(registry) = &self.registry {
                     registry.learn(self.producer.manifest());
                 }

@@ -67,13 +67,39 @@ fn check_reports_an_unreachable_redis_and_a_missing_password() {
     let mut rig = Rig::with_redis(Persistence::None, &["--requirepass", "hunter2"]);
     rig.write_input("one\n");
     for program in [Program::Reader, Program::Writer] {
-        finds(&check(&rig, program), &["redis: ", "NOAUTH: this Redis requires a password"]);
+        finds(&check(&rig, program), &["--redis-url ", "NOAUTH: this Redis requires a password"]);
         let wrong = format!("redis://:wrong-secret@127.0.0.1:{}", rig.redis.port());
         let (_, text) = findings(&check(&rig, program).set("--redis-url", &wrong));
         assert!(!text.contains("wrong-secret"), "{text}");
     }
     rig.redis.kill9();
     waits(&check(&rig, Program::Reader), &["redis: ", "refused"]);
+}
+
+/// What the service waits for, and what it would end with.
+#[test]
+fn check_agrees_with_the_reader() {
+    let rig = Rig::new();
+    let missing = rig.folder.join("later/input.txt");
+    waits(&check(&rig, Program::Reader).set("--input", &missing), &["--input: reading ", "No such file"]);
+    let looped = rig.folder.join("in/loop.txt");
+    std::os::unix::fs::symlink("loop.txt", &looped).unwrap();
+    waits(&check(&rig, Program::Reader).set("--input", &looped), &["--input: reading ", "symbolic links"]);
+    rig.write_input("one\n");
+    for url in ["redis-cluster://127.0.0.1:PORT", "redis://127.0.0.1:PORT/99", "redis://eve@127.0.0.1:PORT"] {
+        let url = url.replace("PORT", &rig.redis.port().to_string());
+        let service = rig.reader().set("--redis-url", &url).run();
+        let log = service.log();
+        let said = log.lines().last().unwrap_or_default().strip_prefix("reader: ").unwrap_or_default();
+        let (_, text) = findings(&check(&rig, Program::Reader).set("--redis-url", &url));
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("WRONG"));
+        let what = lines.next().unwrap_or_default().trim_start_matches("WRONG").trim();
+        let advice = lines.next().unwrap_or_default().trim_start_matches(" →").trim();
+        assert_eq!(format!("{what}; {}", advice.trim_start_matches(['→', ' '])), said, "{text}");
+    }
+    // Nothing can be added behind the largest ID, and the reader waits until somebody deletes it.
+    rig.redis.call(&["XADD", STREAM, "18446744073709551615-1", "a", "b"]);
+    waits(&check(&rig, Program::Reader), &["--stream: ", "leaves no larger one"]);
 }
 
 #[test]

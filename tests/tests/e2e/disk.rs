@@ -28,7 +28,7 @@ fn is_waited_for(calls: &str, error: &str, words: &str) {
         assert!(line.contains("file:"), "{line}");
         wait::until("it tries again", || writer.metrics().get("line_stream_errors_total") >= Some(3.0));
         let of_sync = writer.metric("writer_fsync_errors_total") > 0.0;
-        assert_eq!(of_sync, calls.contains("fdatasync"), "failed syncs are told apart");
+        assert_eq!(of_sync, calls.contains("fdatasync"), "failed syncs are distinguished");
         assert_eq!(writer.healthz().0, 200);
         let (status, reason) = writer.readyz();
         assert!(status == 503 && reason.contains(words), "{status} {reason}");

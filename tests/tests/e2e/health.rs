@@ -124,6 +124,8 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     rig.append_input("two\n");
     reader.wait_for_log(&["NOPERM", "xadd"]);
     writer.wait_for_log(&["NOPERM", "xreadgroup"]);
+    rig.append_input("three\n");
+    reader.wait_for_metric("reader_input_size_bytes", |size| size == 14.0);
     let before = refused(&rig);
     wait::until("both were refused again and again", || refused(&rig) > before + 6);
     for service in [&mut reader, &mut writer] {
@@ -138,6 +140,27 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     for service in [&mut reader, &mut writer] {
         wait::until("ready again", || service.readyz().0 == 200);
     }
+}
+
+#[test]
+fn a_script_that_blocks_redis_is_waited_for() {
+    let rig = Rig::new();
+    rig.redis.cli("CONFIG SET lua-time-limit 1");
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    wait::until("the first line is in the stream", || rig.stream_len() == 1);
+    let mut client = rig.redis.client();
+    let blocked = std::thread::spawn(move || client.call(&["EVAL", "while true do end", "0"]));
+    // More lines than a script takes.
+    rig.append_input(text::numbered(0..100, 1));
+    reader.wait_for_log(&["redis: ", "BUSY", "SCRIPT KILL"]);
+    // Each attempt begins with a new connection, which Redis refuses, too.
+    reader.wait_for_metric("line_stream_errors_total", |errors| errors >= 5.0);
+    rig.redis.cli("SCRIPT KILL");
+    blocked.join().unwrap().unwrap().unwrap_err();
+    let _writer = rig.writer().start();
+    rig.wait_delivered();
+    assert!(reader.runs(), "{}", reader.log());
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn the_journal_of_many_ranges_is_restored_and_their_loss_is_a_few_lines() {
     fs::remove_file(&rig.output).unwrap();
     let gone = writer().run();
     assert_eq!(gone.log().matches("ERROR").count(), 11, "{}", gone.log());
-    assert!(gone.find_log(&["ERROR", "more ranges", "are gone"]).is_some(), "{}", gone.log());
+    assert!(gone.find_log(&["ERROR", "more ranges", "are lost"]).is_some(), "{}", gone.log());
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn restoring_both_files_under_a_running_writer_loses_nothing_silently() {
         fs::write(path, bytes).unwrap();
     }
     let lost = rig::len(&rig.input) - before;
-    let line = writer.wait_for_log(&["are gone"]);
+    let line = writer.wait_for_log(&["are lost"]);
     assert!(line.contains("stop this writer"), "{line}");
     writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes == lost as f64);
     rig.append_input("more\n");
@@ -430,7 +430,7 @@ fn an_output_truncated_while_syncs_fail_is_not_filled_with_zeros() {
     fs::File::options().write(true).open(&rig.output).unwrap().set_len(100).unwrap();
     writer.wait_for_log(&["output.txt", "truncated"]);
     drop(tamper);
-    writer.wait_for_log(&["are gone"]);
+    writer.wait_for_log(&["are lost"]);
     let gone = writer.metric("writer_gap_bytes_total") as u64;
     rig.wait_output_len(rig::len(&rig.input) - gone);
     reader.stop();

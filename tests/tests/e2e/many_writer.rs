@@ -98,7 +98,7 @@ fn a_folder_mirrors_all_sources_and_those_that_come_later() {
     let consumers = sources.rig.redis.call(&["XINFO", "CONSUMERS", &Sources::key("a.log"), "writers"]);
     assert_eq!(consumers.list().len(), 0, "it leaves the groups");
 
-    // What comes while it is away is appended, and nothing twice.
+    // Lines that arrive while it is down are appended, none of them twice.
     sources.send("deep/er/b.log", "2\n");
     sources.writer().once().run_ok();
     sources.wait_mirrored();

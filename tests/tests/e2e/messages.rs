@@ -57,7 +57,11 @@ fn wrong_invocations() {
             "--redis-url \"redis://h/x\": \"x\" is not a database; allowed: a number from 0",
         ),
         (&["--input", "-"], "--input -: standard input cannot be read again after a fault; allowed: a file's path"),
-        (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path"),
+        (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path, or a pattern such as '/tmp/*.log'"),
+        (
+            &["--input", "/etc/hostname/x"],
+            "--input /etc/hostname/x: Not a directory (os error 20); correct the path: a component of it is not a folder",
+        ),
         (
             &["--input", "/dev/null"],
             "--input /dev/null: a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
@@ -114,6 +118,14 @@ fn wrong_invocations() {
         (
             &["--claim-idle", "-5"],
             "--claim-idle \"-5\": allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h",
+        ),
+        (
+            &["--claim-idle", "-5s"],
+            "--claim-idle \"-5s\": allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h",
+        ),
+        (
+            &["verify", "--input", "/etc/hostname", "--output", "/tmp"],
+            "--output /tmp: a folder; allowed: a writer's file; for the folder of --output-dir, use that flag",
         ),
         (&["--group", ""], "--group \"\": allowed: a name of at least one byte, without control characters"),
         (
@@ -184,6 +196,10 @@ fn messages_name_the_origin_of_values() {
         (
             "stream = true",
             "--config FILE: line 1: stream: true or false is not allowed here; allowed: a string or a whole number",
+        ),
+        (
+            "input = []",
+            "--config FILE: line 1: input: the list is empty; allowed: at least one value, or leave out the key",
         ),
         ("once = \"maybe\"", "--config FILE: line 1: once \"maybe\": allowed: true, false"),
         ("max_backlog = 5", "--config FILE: line 1: max_backlog: no such key, did you mean max-backlog?"),
@@ -390,7 +406,7 @@ fn once_with_an_input_that_cannot_be_read_fails() {
         &rig.reader().once(),
         1,
         &format!(
-            "reader: --input {input}: Too many levels of symbolic links (os error 40); --once sends what there is and does not wait for a file; check the disk and the kernel's log"
+            "reader: --input {input}: Too many levels of symbolic links (os error 40); --once sends what there is and does not wait for a file; correct the path: a symbolic link in it leads back to itself"
         ),
     );
 }

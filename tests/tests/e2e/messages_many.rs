@@ -108,7 +108,7 @@ fn a_file_that_cannot_be_read_is_named() {
     };
     let launch = || nobody(rig.service(Program::Reader)).set("--input", rig.folder.join("in/*.log"));
     let why = format!(
-        "cannot read {}: Permission denied (os error 13); waiting; use a regular file that the reader may read",
+        "cannot read {}: Permission denied (os error 13); waiting; use a regular file, and allow the service's user to read it",
         b.display()
     );
     let mut run = launch().once().set("--state-dir", &state).run();

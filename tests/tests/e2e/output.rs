@@ -181,7 +181,7 @@ fn an_output_removed_under_a_running_writer_is_reported() {
     fs::remove_file(&rig.output).unwrap();
     rig.append_input("two\n");
     writer.wait_for_log(&["output.txt", "removed"]);
-    writer.wait_for_log(&["are gone", "take them from the source"]);
+    writer.wait_for_log(&["are lost", "copy them from the source"]);
     reader.stop();
 }
 

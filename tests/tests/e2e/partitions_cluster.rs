@@ -383,10 +383,10 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
         wait::until("a partition that has its node is delivered to its end", || stage.has_all_of(partition));
     }
     for &partition in &dead {
-        assert!(!stage.has_all_of(partition), "{} is on a node that is away", stream(partition));
+        assert!(!stage.has_all_of(partition), "{} is on an unreachable node", stream(partition));
     }
     let names_one = |service: &mut Service, names: &[usize]| {
-        wait::until("readyz names the stream whose node is away", || {
+        wait::until("readyz names the stream whose node is unreachable", || {
             let (code, said) = service.readyz();
             code == 503 && names.iter().any(|&nth| said.contains(&format!("stream {}:", stream(nth))))
         });

@@ -287,3 +287,61 @@ fn a_rotation_with_foreign_entries_on_one_partition() {
     }
     log.finish(&mut reader);
 }
+
+/// Replaces the input by a new file, as editors and `sed -i` do.
+fn replace(rig: &Rig, bytes: &[u8]) {
+    let temporary = rig.folder.join(".temporary");
+    fs::write(&temporary, bytes).unwrap();
+    fs::rename(&temporary, &rig.input).unwrap();
+}
+
+/// Runs a reader to the end of the input. Nothing may be reported as lost.
+#[track_caller]
+fn run_once(rig: &Rig) {
+    let mut reader = rig.reader().set("--partitions", "3").once().run();
+    assert_eq!(reader.code(), Some(0), "{}", reader.log());
+    assert!(!reader.log().contains("ERROR"), "{}", reader.log());
+}
+
+#[test]
+fn a_file_that_was_edited_while_the_reader_was_down_is_not_sent_again() {
+    let edits: [fn(&[u8]) -> Vec<u8>; 3] = [
+        |old| old[old.iter().position(|&byte| byte == b'\n').unwrap() + 1..].to_vec(),
+        |old| [b"a header\n", old].concat(),
+        |old| [b"X", old].concat(),
+    ];
+    // Within the first block, and over several.
+    for (lines, edit) in [(200, edits[0]), (200, edits[1]), (200, edits[2]), (20_000, edits[0]), (20_000, edits[1])] {
+        let rig = Rig::new();
+        let old = text::numbered(0..lines, 7);
+        rig.write_input(&old);
+        run_once(&rig);
+        replace(&rig, &edit(&old));
+        run_once(&rig);
+        let more = text::numbered(lines..lines + 100, 7);
+        rig.append_input(&more);
+        run_once(&rig);
+        let entries = (0..THREE).flat_map(|index| partitions::entries(&rig.redis, index));
+        let sent: Vec<Vec<u8>> = entries.map(|entry| entry.bytes).collect();
+        let sent = sent.iter().flat_map(|bytes| partitions::lines(bytes).map(|(_, line)| line));
+        let mut sent: Vec<&[u8]> = sent.collect();
+        sent.sort_unstable();
+        let all = [old, more].concat();
+        let mut expected: Vec<&[u8]> = partitions::lines(&all).map(|(_, line)| line).collect();
+        expected.sort_unstable();
+        assert!(sent == expected, "{} lines were sent instead of {}", sent.len(), expected.len());
+    }
+}
+
+#[test]
+fn once_ends_when_the_input_has_less_than_was_sent() {
+    for partitions in ["1", "3"] {
+        let rig = Rig::new();
+        let old = text::numbered(0..200, 7);
+        rig.write_input(&old);
+        let reader = rig.reader().set("--partitions", partitions).once();
+        reader.run_ok();
+        replace(&rig, &old[..old.len() - 20]);
+        reader.run_ok();
+    }
+}

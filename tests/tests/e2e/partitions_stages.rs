@@ -116,7 +116,7 @@ fn a_partition_that_cannot_acknowledge_blocks_no_other() {
     assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on without bound");
     writer.stop();
     let consumers = |partition| rig.redis.call(&["XINFO", "CONSUMERS", &stream(partition), "writers"]).list().len();
-    assert_eq!((consumers(0), consumers(1)), (0, 1), "who has nothing pending left");
+    assert_eq!((consumers(0), consumers(1)), (0, 1), "the one that has nothing pending left");
     rig.redis.call(&["ACL", "SETUSER", "some", "+xack"]);
     let mut writer = launch.start();
     rig.wait_output_len(goal);

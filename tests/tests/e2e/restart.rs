@@ -126,8 +126,8 @@ fn sigterm_ends_a_service_that_waits_for_redis() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     // Both services are in their main loop.
-    e2e::wait::until("the reader says that Redis is away", || reader.readyz().1.contains("redis"));
-    e2e::wait::until("the writer says that Redis is away", || writer.readyz().1.contains("redis"));
+    e2e::wait::until("the reader says that Redis is unreachable", || reader.readyz().1.contains("redis"));
+    e2e::wait::until("the writer says that Redis is unreachable", || writer.readyz().1.contains("redis"));
     reader.stop();
     writer.stop();
 }

@@ -253,7 +253,7 @@ fn deleted_while_it_is_still_being_read() {
     fs::remove_file(&log.rig.input).unwrap();
     let mut writer = log.rig.writer().start();
     log.wait_delivered();
-    wait::until("the reader says that the file is gone", || reader.readyz().1.contains("is gone"));
+    wait::until("the reader says that the file is gone", || reader.readyz().1.contains("does not exist"));
     log.write(1000);
     wait::until("the reader is ready again", || reader.readyz().0 == 200);
     log.finish(&mut reader, &mut writer);
@@ -294,7 +294,7 @@ fn unread_bytes_that_were_truncated_away_are_reported() {
     wait::until("the new content is there", || log.rig.output_bytes().ends_with(&last));
     let gone = reader.metric("reader_unreadable_bytes_total");
     let output = log.rig.output_bytes();
-    assert!(gone > 0.0, "a loss that nobody is told of: the output holds {} of {} bytes", output.len(), log.all.len());
+    assert!(gone > 0.0, "an unreported loss: the output holds {} of {} bytes", output.len(), log.all.len());
     assert_eq!(gone as usize, log.all.len() - output.len());
     reader.wait_for_log(&["bytes", "cannot be read"]);
     reader.stop();

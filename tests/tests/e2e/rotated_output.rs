@@ -170,7 +170,7 @@ fn a_rename_after_the_journal_was_rewritten_is_found() {
         rig.wait_output_len(5);
         reader.stop();
         writer.stop();
-        assert!(writer.find_log(&["are gone"]).is_none(), "{}", writer.log());
+        assert!(writer.find_log(&["are lost"]).is_none(), "{}", writer.log());
         assert_verified(&rig, &[&first, &rig.output]);
     }
 }
@@ -184,6 +184,6 @@ fn an_input_in_the_same_folder_is_not_taken_for_the_renamed_output() {
     rig.writer().once().run_ok();
     fs::remove_file(&rig.output).unwrap();
     let writer = rig.writer().once().run();
-    assert!(writer.find_log(&["are gone"]).is_some(), "{}", writer.log());
+    assert!(writer.find_log(&["are lost"]).is_some(), "{}", writer.log());
     assert!(writer.find_log(&["was renamed to"]).is_none(), "{}", writer.log());
 }

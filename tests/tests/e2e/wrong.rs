@@ -160,7 +160,7 @@ fn irregular_files_are_refused() {
     let rig = Rig::new();
     let mut writer = rig.writer().set("--output", "/dev/full").once().run();
     refused(&mut writer, &["--output", "/dev/full", "allowed: a regular file"]);
-    assert!(!writer.log().contains(" lines ("), "what was done is told of a run that was done: {}", writer.log());
+    assert!(!writer.log().contains(" lines ("), "a summary of a run that did nothing: {}", writer.log());
 }
 
 #[test]

@@ -607,7 +607,7 @@ fn all_nodes_get_another_password_at_once_and_at_other_addresses() {
     nodes.start_all(2);
     nodes.reconcile();
     assert_eq!(column(&nodes.roles(), 0), column(&roles, 0));
-    // Who has the old one is refused, and says so.
+    // A client with the old one is refused, and says so.
     nodes.pods[0].password = PASSWORD;
     let refused = nodes.start_reconciler(folder.join("reconciler.log"));
     wait::until("it is refused", || refused.log().contains("WRONGPASS"));

@@ -106,7 +106,7 @@ fn the_alerts_of_redis_fire_and_the_docs_explain_them() {
     let mut cases = vec![case(["50+0", "100+0", "1+0", "1+0", "1+0"], &[])];
     cases.push(case(["95+0", "100+0", "0+0", "0+0", "1+0"], &all));
     cases.push(case(["95+0", "0+0", "1+0", "1+0", "60+0"], &all[2..]));
-    // The text of an alert is not looked at.
+    // The text of an alert is not compared.
     let mut plain = rules.clone();
     for rule in plain["groups"][0]["rules"].as_array_mut().expect("rules") {
         rule.as_object_mut().expect("a rule").remove("annotations");

@@ -22,7 +22,7 @@ pub(crate) fn lost(before: &Value, after: &Value, path: &str) -> Option<String> 
             let path = format!("{path}.{name}");
             match after.get(name) {
                 Some(kept) => lost(value, kept, &path),
-                // An empty selector or an empty volume is written as nothing at times.
+                // An empty selector or an empty volume may be omitted.
                 None if value.as_object().is_some_and(serde_json::Map::is_empty) => None,
                 None => Some(path),
             }
@@ -35,7 +35,7 @@ pub(crate) fn lost(before: &Value, after: &Value, path: &str) -> Option<String> 
     }
 }
 
-/// Holds a native object against its type; `None`: a kind of somebody else.
+/// Holds a native object against its type; `None`: a kind that Kubernetes does not define.
 pub(crate) fn check(object: &Value) -> Option<Result<(), String>> {
     Some(match (word(&object["apiVersion"]), word(&object["kind"])) {
         ("v1", "Namespace") => through::<api::core::v1::Namespace>(object),

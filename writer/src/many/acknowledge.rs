@@ -131,7 +131,7 @@ impl<T> Queue<T> {
     }
 }
 
-/// Acknowledges and trims until it is dropped, or Redis is away when the service stops.
+/// Acknowledges and trims until it is dropped, or Redis is unreachable when the service stops.
 pub(super) async fn run(shared: &Shared<'_>, node: &Node) -> Result<(), Stop> {
     let acknowledgements = &node.acknowledgements;
     let mut connector = node.connections.connector();
@@ -171,7 +171,7 @@ pub(super) fn hand_over(shared: &Shared<'_>, node: &Node) {
     }
 }
 
-/// What is under way. What is left of it when it is dropped is tried again.
+/// The acknowledgements in progress. Those that remain when it is dropped are tried again.
 struct Round<'a> {
     durable: Vec<Durable>,
     acknowledgements: &'a Acknowledgements,

@@ -18,7 +18,7 @@ use service::advice::{self, noun};
 use service::preflight::{Commands, Preflight};
 use std::path::Path;
 
-/// How many groups are looked at together.
+/// How many groups one round trip queries.
 const TOGETHER: usize = 100;
 
 /// Checks the folder and all sources, and reports what would fail.

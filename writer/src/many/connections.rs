@@ -1,7 +1,7 @@
 //! The few connections that all sources of a node share.
 //!
 //! A source borrows one for as long as it has something to ask, and gives it back whenever nothing
-//! of it is on the wire. Who has to wait for one gets it in order.
+//! of it is on the wire. Sources that wait for one get it in order.
 
 use resp::{Connection, Error};
 use service::{Connector, Health, Node, Stop};

@@ -40,6 +40,7 @@ use metrics::gauge;
 use node::Node;
 use registry::{Listed, Registry};
 use resp::{Connection, Error};
+use service::advice::noun;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Nodes, Stop};
 use slots::Slots;
@@ -186,7 +187,8 @@ async fn mirror(shared: &Shared<'_>, registry: &mut Registry<'_>) -> Result<(), 
             source.is_finished.set(is_finished);
         }
         if !fresh.is_empty() {
-            log::info!("{} more sources; {} in all", fresh.len(), shared.sources.len());
+            let count = fresh.len() as u64;
+            log::info!("{count} more {}; {} in all", noun(count, "source"), shared.sources.len());
         }
         fresh
     };

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
-/// How many batches of a source are under way at most: one on its way to the disk, or acknowledged.
+/// The maximum number of batches of a source in progress: one is being written or acknowledged.
 /// Another one is being filled.
 const BATCHES: usize = 1;
 /// How soon a source that cannot go on is tried again.
@@ -278,8 +278,8 @@ pub(super) async fn run(shared: &Shared<'_>, source: Rc<Source>) -> Result<(), F
     }
 }
 
-/// Opens the output, and works until it is to be closed. `None`: what is under way is not to be
-/// trusted, begin again with what the output holds.
+/// Opens the output, and works until it is to be closed. `None`: the batches in progress may be
+/// wrong, so begin again with the contents of the output.
 async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Result<Option<Closed>, Failed> {
     let Shared { context, args, service, .. } = *shared;
     let claim_idle = args.claim_idle.and_then(|idle| idle.0);

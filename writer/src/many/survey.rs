@@ -15,7 +15,7 @@ use service::{ServerWatch, SourceRow, Stop};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How many sources are looked at together.
+/// How many sources one round trip queries.
 const TOGETHER: usize = 100;
 /// A round begins this often, or less often when there are many sources.
 const ROUND: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const FOR_EACH: Duration = Duration::from_millis(5);
 const SOON: Duration = Duration::from_millis(200);
 const MEASURING: &str = "measuring";
 
-/// What the latest look at a source has shown.
+/// The latest measurement of a source.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Backlog {
     pub(crate) length: u64,
@@ -105,7 +105,7 @@ async fn look(
         let (groups, length) = match (replies.take(groups), replies.take(length)) {
             (Ok(groups), Ok(length)) => (groups, length),
             (Err(error), _) if is_gone(&error) => (Vec::new(), 0),
-            // A key of another type, of which the source tells, or one that has moved.
+            // The key has another type, which the source reports, or it has moved.
             (Err(error), _) | (_, Err(error)) if error.is_server() => {
                 shared.nodes.suspect(&error);
                 continue;

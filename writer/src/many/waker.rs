@@ -14,16 +14,16 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Changes that come within this time are looked at together.
+/// How long changes are collected before their streams are checked.
 const GATHER: Duration = Duration::from_millis(5);
-/// How many sources are looked at together.
+/// How many sources one round trip checks.
 const TOGETHER: usize = 200;
 /// How often a connection on which nothing comes is tried.
 const PING: Duration = Duration::from_secs(5);
 /// How soon the node is asked again to tell of changes, after it refused.
 const REFUSED: Duration = Duration::from_secs(30);
-/// Sources with entries that are longer than this are not looked at: the look would bring one of
-/// them. The [survey](super::survey) wakes them.
+/// Sources with longer entries are not checked here, because the check fetches an entry. The
+/// [survey](super::survey) wakes them.
 pub(crate) const LONG: usize = 64 << 10;
 
 /// Wakes the sources of a node until the service stops.
