@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delivery::files::{Content, Found, Identified, Inode, KnownContents, Relation, Siblings};
+use delivery::files::{Content, Current, Found, Identified, Inode, KnownContents, Relation, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Guard, Manifest};
@@ -333,4 +333,71 @@ fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_g
     producer.observed(observed, None).unwrap();
     let notices = producer.take_notices();
     assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
+}
+
+/// A folder whose input was renamed after the first scan. It remembers what it was asked.
+#[derive(Clone, Default)]
+struct Renamed(Rc<RefCell<Vec<KnownContents>>>);
+
+impl Directory for Renamed {
+    type File = Bytes;
+
+    fn scan(&mut self, known: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
+        let is_first = self.0.borrow().is_empty();
+        self.0.borrow_mut().push(known.clone());
+        let current = match is_first {
+            true => Current::Found(Found { key: 1, relation: Relation::New, len: 4 }),
+            false => Current::Missing,
+        };
+        Identified { current, neighbours: Some(Vec::new()), ..Identified::default() }
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: usize) -> io::Result<Bytes> {
+        Ok(Bytes(b"new\n", 1))
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(None)
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Missing)
+    }
+
+    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the file side is told after Redis has answered.
+fn after_an_outage(observed: Observed, from_end: bool) -> KnownContents {
+    let folder = Renamed::default();
+    let options = Options { from_end, ..options(Partition::WHOLE, Limits::default()) };
+    let mut producer = Producer::new(options, folder.clone());
+    producer.look(Duration::ZERO);
+    producer.look(Duration::ZERO);
+    producer.step(Duration::ZERO).unwrap();
+    assert_eq!(folder.0.borrow().len(), if from_end { 0 } else { 3 }, "it looks until Redis answers");
+    producer.observed(observed, None).unwrap();
+    producer.step(Duration::ZERO).unwrap();
+    folder.0.borrow().last().unwrap().clone()
+}
+
+#[test]
+fn the_input_that_was_there_before_redis_answered_belongs_to_the_source() {
+    let known = after_an_outage(Observed::default(), false);
+    assert_eq!(known.unknown.iter().map(|file| file.ino).collect::<Vec<_>>(), [1]);
+    assert_eq!(known.siblings.neighbours, Some(Vec::new()));
+    // Redis knows the source: what was beside the input may be contents of it.
+    assert_eq!(after_an_outage(at_the_end(1), false).siblings.neighbours, None);
+    // What the input held at the start is to be skipped.
+    assert_eq!(after_an_outage(Observed::default(), true).unknown, []);
 }
