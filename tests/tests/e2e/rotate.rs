@@ -545,3 +545,28 @@ fn a_folder_at_the_inputs_path_is_one_state_until_a_file_is_there() {
     log.write(100);
     log.finish(&mut reader, &mut writer);
 }
+
+#[test]
+fn inputs_that_are_rotated_before_redis_first_answers_are_sent() {
+    for copies in [false, true] {
+        let mut log = Log::new();
+        log.rig.redis.stop();
+        let mut reader = log.rig.reader().start();
+        for (nth, lines) in [(3, 100), (2, 110), (1, 120)] {
+            log.write(lines);
+            let seen = rig::len(&log.rig.input) as f64;
+            reader.wait_for_metric("reader_input_size_bytes", |size| size == seen);
+            let rotated = log.rotated(&format!(".{nth}"));
+            if copies {
+                fs::copy(&log.rig.input, &rotated).unwrap();
+                fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
+            } else {
+                fs::rename(&log.rig.input, &rotated).unwrap();
+            }
+        }
+        log.write(50);
+        log.rig.redis.start_again();
+        let mut writer = log.rig.writer().start();
+        log.finish(&mut reader, &mut writer);
+    }
+}
