@@ -59,7 +59,9 @@ impl From<Failure> for Stop {
 }
 
 impl Connector {
-    pub(crate) fn new(config: Config, password_source: String, health: Health, shutdown: Shutdown) -> Self {
+    /// A connector that reports to `health`. `password_source` says where the password comes from.
+    #[must_use]
+    pub fn new(config: Config, password_source: String, health: Health, shutdown: Shutdown) -> Self {
         let config = config.command_timeout(Some(COMMAND_TIMEOUT)).stall_timeout(Some(STALL_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
         Self {

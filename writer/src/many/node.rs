@@ -1,7 +1,7 @@
 //! One node of Redis: its connections, and the work that is done for all its sources together.
 //!
 //! A Redis Cluster has a node for each master, anything else is a single node. Nodes share nothing,
-//! so one that is away holds up its own sources only.
+//! so an unreachable one delays only its own sources.
 
 use super::acknowledge::{self, Acknowledgements};
 use super::connections::Connections;
@@ -102,5 +102,127 @@ async fn serve(shared: &Shared<'_>, node: Rc<Node>) -> Result<(), Stop> {
 async fn goes_on(work: impl Future<Output = Result<(), Stop>>) {
     if work.await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Args;
+    use crate::many::slots::Slots;
+    use crate::many::source::{self, Sources};
+    use crate::output::OneOfMany;
+    use clap::Parser as _;
+    use delivery::source_name::SourceName;
+    use futures_util::FutureExt as _;
+    use resp::{Config, StreamId};
+    use service::{Connector, Context, Health, Nodes, Shutdown, SourceList};
+    use std::path::Path;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::sync::Semaphore;
+
+    const FOLDER: &str = "/nowhere/outputs";
+
+    /// A service whose Redis cannot be reached.
+    fn context() -> Context {
+        let (health, shutdown) = (Health::new(), Shutdown::new());
+        let config = Config::from_url("unix:///nowhere/redis.sock").unwrap();
+        Context {
+            connector: Connector::new(config, String::new(), health.clone(), shutdown.clone()),
+            health,
+            shutdown,
+            partitions: Vec::new(),
+            hangup: Arc::default(),
+            sources: SourceList::new(0, "entries"),
+        }
+    }
+
+    fn shared<'a>(cli: &'a Args, context: &'a Context) -> Shared<'a> {
+        Shared {
+            service: &cli.service,
+            args: &cli.writer,
+            context,
+            folder: Path::new(FOLDER),
+            claims: false,
+            nodes: nodes(context),
+            sources: Sources::default(),
+            slots: Slots::new(),
+            many: OneOfMany { threads: Arc::new(Semaphore::new(1)), journals: Arc::default() },
+            is_allowed: std::cell::Cell::default(),
+            is_listed: std::cell::Cell::default(),
+        }
+    }
+
+    fn nodes(context: &Context) -> Nodes<Node> {
+        Nodes::new(&context.connector, &context.health, Node::new)
+    }
+
+    fn cli() -> Args {
+        Args::parse_from(["writer", "--output-dir", FOLDER])
+    }
+
+    fn a_source(shared: &Shared<'_>) -> Rc<Source> {
+        let source = source::new(shared, SourceName::new("a.log").unwrap(), 1);
+        shared.sources.add(Rc::clone(&source));
+        source
+    }
+
+    const IDS: [StreamId; 1] = [StreamId { ms: 1, seq: 2 }];
+
+    #[test]
+    fn a_parked_source_is_taken_once_by_a_waker_that_was_busy() {
+        let (cli, context) = (cli(), context());
+        let shared = shared(&cli, &context);
+        let source = a_source(&shared);
+        let node = shared.node_of(&source);
+        node.park(&source);
+        assert!(node.is_parked.notified().now_or_never().is_some(), "the waker did not wait yet");
+        assert_eq!(node.parked().len(), 1);
+        assert!(node.parked().is_empty() && node.is_parked.notified().now_or_never().is_none());
+    }
+
+    /// A source whose node leaves the cluster is acknowledged by the node that has it now.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_leaves_hands_over_what_it_has_not_acknowledged() {
+        let (cli, context) = (cli(), context());
+        let shared = shared(&cli, &context);
+        let source = a_source(&shared);
+        let gone = Rc::clone(nodes(&context).rest());
+        let mut acknowledged = pin!(gone.acknowledgements.add(&source, IDS.to_vec()));
+        assert!(acknowledged.as_mut().now_or_never().is_none());
+        serve(&shared, Rc::clone(&gone)).await.unwrap();
+        gone.acknowledgements.close();
+        assert!(acknowledged.as_mut().now_or_never().is_none(), "it waits for the other node");
+        shared.node_of(&source).acknowledgements.close();
+        assert_eq!(acknowledged.now_or_never(), Some(false));
+    }
+
+    /// Its sources need not wait for it, and the other nodes go on.
+    #[tokio::test(start_paused = true)]
+    async fn an_unreachable_node_gives_up_when_the_service_stops_and_does_not_end_the_others() {
+        let (cli, context) = (cli(), context());
+        let shared = shared(&cli, &context);
+        let source = a_source(&shared);
+        let node = shared.node_of(&source);
+        let mut serving = pin!(serve(&shared, Rc::clone(&node)));
+        let mut acknowledged = pin!(node.acknowledgements.add(&source, IDS.to_vec()));
+        let minute = Duration::from_secs(60);
+        tokio::select! {
+            biased;
+            _ = &mut serving => panic!("it ended"),
+            _ = &mut acknowledged => panic!("it gave up"),
+            () = tokio::time::sleep(minute) => {}
+        }
+        context.shutdown.request();
+        tokio::select! {
+            biased;
+            _ = &mut serving => panic!("it ended"),
+            done = &mut acknowledged => assert!(!done),
+            () = tokio::time::sleep(minute) => panic!("its source still waits"),
+        }
+        assert!(!node.acknowledgements.add(&source, IDS.to_vec()).await, "nothing is taken any more");
+        assert!(tokio::time::timeout(minute, serving).await.is_err());
     }
 }
