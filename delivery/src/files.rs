@@ -1164,8 +1164,8 @@ impl<'a> Identification<'a> {
             let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
-        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile. Only
-        // before the source begins, one that was empty may turn out to be a copy of the input.
+        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
+        // Only before the source begins, one that was empty may turn out to be a copy of the input.
         let known = self.known.siblings.neighbours.iter().flatten().copied();
         let (unlisted, begins) = (self.out.unlisted, self.known.contents.is_empty());
         let is_copy = |file: &Sighting| begins && file.len > 0 && self.is_copied(file, current, &[]);

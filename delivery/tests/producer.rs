@@ -377,7 +377,7 @@ impl Directory for Renamed {
     }
 }
 
-/// What the file side is told after Redis has answered.
+/// What the file side receives after Redis has answered.
 fn after_an_outage(observed: Observed, from_end: bool) -> KnownContents {
     let folder = Renamed::default();
     let options = Options { from_end, ..options(Partition::WHOLE, Limits::default()) };

@@ -42,7 +42,7 @@ pub(crate) struct Registry {
     has_answered: Cell<bool>,
     /// What the partitions of this process know about the contents.
     pub(crate) seen: RefCell<ObservedContents>,
-    /// The partitions of this process that have not looked at their streams since startup.
+    /// The partitions of this process that have not read the state of their streams since startup.
     blind: RefCell<BTreeSet<u32>>,
     /// Notified when there are none left.
     sees: Notify,
@@ -70,7 +70,7 @@ impl Registry {
         self.blind.borrow_mut().insert(partition);
     }
 
-    /// A partition has looked at its stream, and told what it knows.
+    /// A partition has read the state of its stream, and shared what it knows.
     pub(crate) fn has_observed(&self, partition: u32) {
         let mut blind = self.blind.borrow_mut();
         if blind.remove(&partition) && blind.is_empty() {
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// Waits until all partitions of this process have told how far they are: whether a file was
-    /// made from a known content is decided by what all have sent of it. A node that is away is not
+    /// made from a known content is decided by what all have sent of it. An unreachable node is not
     /// waited for.
     pub(crate) async fn hear_all(&self) {
         let all = self.sees.notified();

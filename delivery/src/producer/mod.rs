@@ -383,7 +383,7 @@ pub struct Producer<D: Directory> {
     last_sent: Option<StreamId>,
     /// `--from end`: the file that was there at the start, and where its last line ended.
     from: Option<(Inode, u64)>,
-    /// Whether the folder need not be looked at before Redis has answered.
+    /// Whether the folder need not be scanned before Redis has answered.
     has_looked: bool,
     /// The siblings that were there when the input was first seen, if Redis had not answered yet.
     first_siblings: Option<Siblings>,

@@ -84,7 +84,7 @@ struct PartitionWriter {
     /// The outcome of the batch that was sent, until the reply is received.
     executed: Option<Executed>,
     sleeps_until: u64,
-    /// Whether it has looked at its stream.
+    /// Whether it has read the state of its stream.
     has_observed: bool,
 }
 
@@ -234,7 +234,7 @@ impl Reader {
         }
         let nth = world.random.index(self.partitions.len());
         let now = Duration::from_millis(world.elapsed - self.began_at);
-        // None looks for its file before all have told how far they are, or a node is away.
+        // None looks for its file before all have shared how far they are, or a second has passed.
         let waits = now < Duration::from_secs(1) && self.partitions.iter().any(|partition| !partition.has_observed);
         let partition = &mut self.partitions[nth];
         if waits && partition.has_observed {
