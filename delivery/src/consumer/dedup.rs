@@ -4,7 +4,7 @@
 use super::batch::Batch;
 use super::gaps::{Gap, GapWatch, missing_of};
 use crate::entry::{self, Field, Piece, Span};
-use crate::manifest::{Manifest, Position};
+use crate::manifest::{Generation, Manifest, Position};
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
 use memchr::memchr_iter;
@@ -141,10 +141,11 @@ impl Dedup {
         if self.manifest.is_empty() {
             return self.held.iter().rev().find_map(|(&file_id, held)| end(file_id, held));
         }
-        let certain = self.manifest.iter().rev().find_map(|generation| {
-            let held = self.held.get(&generation.file_id)?;
-            end(generation.generation, held).filter(|end| end.offset > generation.start)
-        });
+        let certain =
+            self.manifest.iter().rev().filter(|generation| self.is_evident(generation)).find_map(|generation| {
+                let held = self.held.get(&generation.file_id)?;
+                end(generation.generation, held).filter(|end| end.offset > generation.start)
+            });
         // The output may have no bytes of this partition. Bytes older than all held ones may have
         // been in deleted outputs, unless they are the first of the source.
         certain.or_else(|| {
@@ -155,6 +156,22 @@ impl Dedup {
                 let offset = if is_beginning { generation.start } else { start };
                 Some(Position { generation: generation.generation, offset })
             })
+        })
+    }
+
+    /// Whether the bytes that are held of a generation show that all before it was delivered. When
+    /// its content was sent earlier, too, they may be from then, and what was sent in between may
+    /// wait.
+    fn is_evident(&self, generation: &Generation) -> bool {
+        let Some(first) = self.manifest.iter().find(|known| known.file_id == generation.file_id) else { return true };
+        let is_between = |known: &&Generation| {
+            (first.generation..generation.generation).contains(&known.generation) && known.file_id != generation.file_id
+        };
+        self.manifest.iter().filter(is_between).all(|known| {
+            let Some(end) = self.manifest.end(known.generation) else { return true };
+            missing_of(self.partition, self.held.get(&known.file_id), known.start..end.max(known.start))
+                .next()
+                .is_none()
         })
     }
 
@@ -344,7 +361,6 @@ fn lines_beginning_in(piece: &Piece<'_>, hole: &Span, bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Generation;
 
     fn manifest(generations: &[(u64, u64)]) -> Manifest {
         let mut manifest = Manifest::default();
@@ -374,6 +390,22 @@ mod tests {
         let mut dedup = Dedup::new(Partition::WHOLE, map, &[]);
         dedup.learn(&manifest(&[(5, 5), (6, 5)]));
         dedup
+    }
+
+    #[test]
+    fn bytes_that_were_sent_before_do_not_show_that_what_was_sent_in_between_was_delivered() {
+        let mut sent = manifest(&[(5, 5), (6, 6), (7, 5), (8, 8)]);
+        for (generation, previous_end) in [(6, 40), (7, 267), (8, 196)] {
+            let known = sent.get(generation).unwrap().clone();
+            sent.insert(Generation { previous_end: Some(previous_end), ..known });
+        }
+        // Generation 7 sends the first content again, which the output has since generation 5.
+        for (held, end) in [(175, (6, 175)), (267, (7, 196))] {
+            let mut dedup = dedup(&[(5, 0..196), (6, 0..held)]);
+            dedup.learn(&sent);
+            let end = Position { generation: end.0, offset: end.1 };
+            assert_eq!(dedup.end_of_held(None), Some(end), "{held} bytes of the second content");
+        }
     }
 
     const BLOCK: u64 = crate::partition::SMALL;
