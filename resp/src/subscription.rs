@@ -106,7 +106,10 @@ impl SubscriptionOptions {
         let mut connection = discovery.connect().await?;
         let usage = |text| Err(self.config.connect_error(Error::new(ErrorKind::Usage, text)));
         if connection.protocol() != RespVersion::Resp3 {
-            return usage("subscriptions need RESP3, but the server supports only RESP2");
+            return usage(match self.config.resp2 {
+                true => "subscriptions need RESP3, but the configuration asks for RESP2",
+                false => "subscriptions need RESP3, but the server supports only RESP2",
+            });
         }
         let mut missing = 0usize;
         for (name, channels) in

@@ -54,7 +54,10 @@ async fn a_subscription_in_resp2_is_refused() {
     let server = Server::start();
     let refused = options(server.config().resp2(true)).channel("a").connect().await.unwrap_err();
     assert_eq!((refused.kind(), refused.sent()), (ErrorKind::Usage, Sent::No));
-    assert!(refused.to_string().ends_with("subscriptions need RESP3, but the server supports only RESP2"), "{refused}");
+    assert!(
+        refused.to_string().ends_with("subscriptions need RESP3, but the configuration asks for RESP2"),
+        "{refused}"
+    );
     let refused = options(server.config()).connect().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Usage, "{refused}");
 }
