@@ -86,7 +86,7 @@ fn flipped_bits_anywhere_in_the_journal_are_restored() {
             rig.append_input(text::numbered(0..200, round));
             rig.wait_delivered();
             assert_eq!(writer.find_log(&["damaged", "restored"]).is_some(), is_changed, "{}", writer.log());
-            assert!(writer.find_log(&["after the last commit"]).is_none() && writer.find_log(&["gone"]).is_none());
+            assert!(writer.find_log(&["after the last commit"]).is_none() && writer.find_log(&["are lost"]).is_none());
             wait::until("nothing is pending", || rig.pending() == 0);
             writer.stop();
             rig.assert_identical();

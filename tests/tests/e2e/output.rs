@@ -220,7 +220,7 @@ fn an_output_truncated_under_a_running_writer_is_reported() {
     rig.append_input("more\n");
     // The exact lost bytes are known only up to one commit.
     writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes > 0.0);
-    writer.wait_for_log(&["output.txt", "gone"]);
+    writer.wait_for_log(&["output.txt", "are lost"]);
     reader.stop();
 }
 
@@ -234,7 +234,7 @@ fn an_output_truncated_while_the_writer_was_down_is_reported() {
     rig.writer().once().run_ok();
     fs::File::options().write(true).open(&rig.output).unwrap().set_len(1000).unwrap();
     let mut writer = rig.writer().start();
-    writer.wait_for_log(&["output.txt", "gone"]);
+    writer.wait_for_log(&["output.txt", "are lost"]);
     let missing = rig::len(&rig.input) - 1000;
     rig.append_input("more\n");
     let _reader = rig.reader().start();

@@ -44,9 +44,9 @@ fn the_messages_in_the_docs_are_those_of_the_services() {
         sources.map(|path| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap());
     for said in [
         "gap: bytes",
-        "somebody cut it",
+        "truncated or replaced by another program",
         "cannot be read any more",
-        "foreign entries",
+        "not written by a reader",
         "continuing in a new file",
         "lacks generation",
         "holds up trimming",

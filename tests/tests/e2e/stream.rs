@@ -263,7 +263,7 @@ fn a_foreign_field_in_the_source_record_is_reported_once_and_stops_the_reader() 
         writer.wait_for_metric("writer_foreign_entries_total", |seen| seen >= f64::from(n));
     }
     assert_eq!(writer.log().matches("next:7").count(), 1, "{}", writer.log());
-    assert!(writer.log().contains("remove what is not the reader's"), "{}", writer.log());
+    assert!(writer.log().contains("remove the fields that are not the reader's"), "{}", writer.log());
     // With an unreadable record, the reader cannot know its position: it loads the record again
     // when its ID is taken.
     rig.append_input("two\n");
