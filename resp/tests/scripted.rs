@@ -155,3 +155,28 @@ async fn everything_that_sends_is_an_executor_and_is_observed() {
     assert_eq!(*seen.0.lock().unwrap(), ([each, each].concat().iter().map(ToString::to_string).collect(), 2));
     server.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reply_that_no_command_requested_is_not_taken_for_the_next_one() {
+    // The second answer to GET is there before the next command is sent.
+    let twice = [reply::bulk("one"), reply::bulk("two")].concat();
+    let server =
+        || ScriptedServer::new([Script::new().on_name("get", twice.clone()).on_name("xlen", reply::integer(3))]);
+    let get = cmd::<String>("GET").arg("k");
+    for how in ["send", "run", "queue"] {
+        let mut connection = Connection::connect(&server().config()).await.unwrap();
+        assert_eq!(connection.send(&get).await.unwrap(), "one");
+        let mut pipeline = Pipeline::new();
+        let _ = pipeline.add(XLen::new("s"));
+        let refused = match how {
+            "send" => connection.send(&XLen::new("s")).await.map(drop),
+            "run" => connection.run(&pipeline).await.map(drop),
+            _ => {
+                connection.queue(&XLen::new("s"));
+                connection.receive().await.map(drop)
+            }
+        };
+        refused.expect_err(how);
+        assert!(connection.is_closed(), "{how}");
+    }
+}

@@ -254,6 +254,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().with_context(command.name(), command.key()));
         }
+        self.refuse_unrequested().map_err(|error| error.with_context(command.name(), command.key()))?;
         self.queue_checked(command)?;
         // Until the reply is here it counts as stale, because this future may be dropped.
         self.stale = self.owed;
@@ -292,10 +293,28 @@ impl Connection {
     /// around it is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.is_closed() && self.queue_checked(command).is_err() {
+        // The error closes the connection, and the next call reports that.
+        if self.refuse_unrequested().is_ok() && !self.is_closed() && self.queue_checked(command).is_err() {
             self.wire.queue(|out| out.extend_from_slice(command::REFUSED_COMMAND));
             self.owed = self.owed.saturating_add(1);
         }
+    }
+
+    /// Closes the connection if a reply is here that no command requested: it would be taken for
+    /// that of the next command.
+    #[inline]
+    pub(super) fn refuse_unrequested(&mut self) -> Result<(), Error> {
+        if self.owed > 0 {
+            return Ok(());
+        }
+        let refused = self.decode_received();
+        refused
+            .map_err(|refused| match self.received.pop_back().map(Frame::into_result) {
+                // Servers report in this way that they close the connection.
+                Some(Err(error)) => error,
+                _ => refused,
+            })
+            .map_err(|error| error.with_sent(Sent::No))
     }
 
     /// Queues a command, or refuses one that does not have exactly one reply.
