@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::command::slot::{SLOTS, slot};
 use crate::config::{Config, Endpoint};
-use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, Value, ValueKind, cmd};
 
 /// The masters of a cluster, their replicas, and the owner of each slot, as one node reports them.
 ///
@@ -100,6 +100,9 @@ impl Topology {
     /// Parses the reply to `CLUSTER SHARDS` of the node at `asked`.
     fn from_shards(reply: Value<'_>, asked: &Endpoint) -> Result<Self, Error> {
         let wrong = || Error::unexpected_reply("shards", reply);
+        if reply.kind() != ValueKind::Array {
+            return Err(wrong());
+        }
         let mut topology = Self::default();
         let mut named = 0;
         for shard in reply.children() {
@@ -133,6 +136,9 @@ impl Topology {
     /// Parses the reply to `CLUSTER SLOTS` of the node at `asked`.
     fn from_slots(reply: Value<'_>, asked: &Endpoint) -> Result<Self, Error> {
         let wrong = || Error::unexpected_reply("ranges of slots", reply);
+        if reply.kind() != ValueKind::Array {
+            return Err(wrong());
+        }
         let endpoint = |node: Value<'_>| {
             let mut parts = node.children();
             let host = parts.next()?.as_str();
@@ -207,6 +213,16 @@ mod tests {
     /// A node as `CLUSTER SHARDS` describes it in RESP2.
     fn node(endpoint: &str, port: u16, role: &str, health: &str) -> String {
         format!("*10 +port :{port} +tls-port :{} +endpoint {endpoint} +role +{role} +health +{health} ", port + 1)
+    }
+
+    #[test]
+    fn what_is_no_array_is_no_topology() {
+        let asked = Endpoint::server("a".to_owned(), 1, false);
+        for reply in ["_ ", ":3 ", "*-1 ", "+OK "] {
+            let reply = frame(reply);
+            assert!(Topology::from_shards(reply.value(), &asked).is_err(), "{reply:?}");
+            assert!(Topology::from_slots(reply.value(), &asked).is_err(), "{reply:?}");
+        }
     }
 
     #[test]
