@@ -9,7 +9,9 @@ use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored};
+use delivery::producer::{
+    Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored, Wait,
+};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -18,45 +20,80 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A folder without files, which remembers what it was asked.
-#[derive(Debug, Clone, Default)]
-struct Listener(Rc<RefCell<KnownContents>>);
+/// A folder with given answers to its scans. It remembers what it was asked, and what was
+/// stored of the siblings.
+#[derive(Clone)]
+struct Folder {
+    /// The answer to the scan with this number.
+    scan: fn(usize) -> Identified,
+    /// What its second file holds.
+    second: &'static [u8],
+    asked: Rc<RefCell<Vec<KnownContents>>>,
+    stored: Rc<RefCell<Siblings>>,
+}
 
-/// A file that never exists.
-struct NoFile;
-
-impl SourceFile for NoFile {
-    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
-        Ok(0)
+impl Folder {
+    fn new(scan: fn(usize) -> Identified) -> Self {
+        Self { scan, second: b"", asked: Rc::default(), stored: Rc::default() }
     }
 
-    fn len(&self) -> io::Result<u64> {
-        Ok(0)
+    /// A folder in which the input was renamed twice: the second file holds what was sent, the
+    /// first one nothing that is known, and nothing is at the input's path. A folder could not be
+    /// listed.
+    fn vacated(second: &'static [u8]) -> Self {
+        let scan = |_| {
+            let sent = Found { key: 2, relation: Relation::Whole(10), len: 4 };
+            let unseen = vec![Found { key: 1, relation: Relation::New, len: 4 }];
+            Identified { holders: [(10, vec![sent])].into(), unseen, missed: true, ..Identified::default() }
+        };
+        Self { second, ..Self::new(scan) }
     }
 
-    fn inode(&self) -> Inode {
-        Inode { dev: 0, ino: 0 }
-    }
-
-    fn path(&self) -> String {
-        String::new()
+    /// What it was asked last.
+    fn known(&self) -> KnownContents {
+        self.asked.borrow().last().unwrap().clone()
     }
 }
 
-impl Directory for Listener {
-    type File = NoFile;
+#[derive(Debug)]
+struct Bytes(&'static [u8], u64);
 
-    fn scan(&mut self, known: &KnownContents, _: &[(u64, &NoFile)], _: Duration) -> Identified {
-        *self.0.borrow_mut() = known.clone();
-        Identified::default()
+impl SourceFile for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn inode(&self) -> Inode {
+        Inode { dev: 1, ino: self.1 }
+    }
+
+    fn path(&self) -> String {
+        format!("/in.{}", self.1)
+    }
+}
+
+impl Directory for Folder {
+    type File = Bytes;
+
+    fn scan(&mut self, known: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
+        let mut asked = self.asked.borrow_mut();
+        asked.push(known.clone());
+        (self.scan)(asked.len())
     }
 
     fn has_changed(&self) -> bool {
-        true
+        false
     }
 
-    fn open(&mut self, _: usize) -> io::Result<NoFile> {
-        Err(io::ErrorKind::NotFound.into())
+    fn open(&mut self, key: usize) -> io::Result<Bytes> {
+        Ok(if key == 2 { Bytes(self.second, 2) } else { Bytes(b"new\n", 1) })
     }
 
     fn prints(&self, _: usize) -> Option<Fingerprint> {
@@ -71,7 +108,8 @@ impl Directory for Listener {
         Ok(Stored::Missing)
     }
 
-    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
+        self.stored.replace(manifest.siblings.clone());
         Ok(())
     }
 }
@@ -115,8 +153,8 @@ fn options(partition: Partition, limits: Limits) -> Options {
 /// of theirs.
 fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -> Vec<Content> {
     let options = options(Partition::new(1, 3).unwrap(), limits);
-    let listener = Listener::default();
-    let mut producer = Producer::new(options, listener.clone());
+    let folder = Folder::new(|_| Identified::default());
+    let mut producer = Producer::new(options, folder.clone());
     producer.step(Duration::ZERO).unwrap();
     producer.agreed(manifest(others));
     let mut theirs = manifest(others);
@@ -130,13 +168,35 @@ fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -
     let observed = Observed { record: manifest(own), stream: Some(StreamState::default()), ..Observed::default() };
     producer.observed(observed, None).unwrap();
     producer.step(Duration::ZERO).unwrap();
-    listener.0.borrow().contents.clone()
+    folder.known().contents
 }
 
 /// The contents that the file side learns of, by file ID, and whether each is owed.
 fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
     let contents = known(own, others, 0, Limits::default());
     contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
+}
+
+#[test]
+fn a_partition_scans_its_folder_when_all_have_read_their_streams_or_one_does_not_answer() {
+    let folder = Folder::new(|_| Identified::default());
+    let partition = |index| Partition::new(index, 2).unwrap();
+    let mut exchanged = ObservedContents::default();
+    let mut both = [0, 1].map(|index| {
+        exchanged.expect(partition(index));
+        Producer::new(options(partition(index), Limits::default()), folder.clone())
+    });
+    let mut observe = |producer: &mut Producer<Folder>| {
+        producer.observed(Observed { record: manifest(&[(10, 10)]), ..at_the_end(1) }, None).unwrap();
+        producer.exchange(&mut exchanged);
+    };
+    observe(&mut both[0]);
+    let waits = |step| matches!(step, Step::Wait(Wait::Pause(_)));
+    assert!(waits(both[0].step(Duration::ZERO).unwrap()) && folder.asked.borrow().is_empty());
+    assert!(!waits(both[0].step(Duration::from_secs(1)).unwrap()), "the other one may be unreachable");
+    assert!(!folder.asked.take().is_empty());
+    observe(&mut both[1]);
+    assert!(!waits(both[1].step(Duration::ZERO).unwrap()), "it was the last one");
 }
 
 /// While this partition is behind, a content of which only a compressed copy is left must be looked
@@ -167,82 +227,9 @@ fn a_content_that_was_never_sent_here_is_as_long_as_others_have_read_it() {
     assert_eq!(seen(Limits { generations: 2, ..Limits::default() }), [0, 0, 0], "it may have been sent and dropped");
 }
 
-/// A folder in which the input was renamed twice: the first file holds what was sent, the second
-/// one nothing that is known, and nothing is at the input's path. A folder could not be listed. It
-/// remembers what was stored of the siblings.
-struct Vacated {
-    first: &'static [u8],
-    stored: Rc<RefCell<Siblings>>,
-}
-
-impl Vacated {
-    fn new(first: &'static [u8]) -> Self {
-        Self { first, stored: Rc::default() }
-    }
-}
-
-#[derive(Debug)]
-struct Bytes(&'static [u8], u64);
-
-impl SourceFile for Bytes {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
-        let len = rest.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn inode(&self) -> Inode {
-        Inode { dev: 1, ino: self.1 }
-    }
-
-    fn path(&self) -> String {
-        format!("/in.{}", self.1)
-    }
-}
-
-impl Directory for Vacated {
-    type File = Bytes;
-
-    fn scan(&mut self, _: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
-        let sent = Found { key: 2, relation: Relation::Whole(10), len: 4 };
-        let unseen = vec![Found { key: 1, relation: Relation::New, len: 4 }];
-        Identified { holders: [(10, vec![sent])].into(), unseen, missed: true, ..Identified::default() }
-    }
-
-    fn has_changed(&self) -> bool {
-        false
-    }
-
-    fn open(&mut self, key: usize) -> io::Result<Bytes> {
-        Ok(if key == 2 { Bytes(self.first, 2) } else { Bytes(b"new\n", 1) })
-    }
-
-    fn prints(&self, _: usize) -> Option<Fingerprint> {
-        None
-    }
-
-    fn input(&mut self) -> io::Result<Option<Inode>> {
-        Ok(None)
-    }
-
-    fn load(&mut self) -> io::Result<Stored> {
-        Ok(Stored::Missing)
-    }
-
-    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
-        self.stored.replace(manifest.siblings.clone());
-        Ok(())
-    }
-}
-
 #[test]
 fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
-    let folder = Vacated::new(b"old\n");
+    let folder = Folder::vacated(b"old\n");
     let stored = folder.stored.clone();
     let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder);
     producer.step(Duration::ZERO).unwrap();
@@ -272,7 +259,7 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
 
 #[test]
 fn a_file_that_was_written_again_between_the_scan_and_its_opening_is_not_sent() {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated::new(b"another\n"));
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Folder::vacated(b"another\n"));
     producer.step(Duration::ZERO).unwrap();
     producer.observed(at_the_end(1), None).unwrap();
     let error = producer.step(Duration::ZERO).unwrap_err();
@@ -280,8 +267,8 @@ fn a_file_that_was_written_again_between_the_scan_and_its_opening_is_not_sent() 
 }
 
 /// A producer that has sent all of the first file, at an ID that the stream has.
-fn streaming(added: u64) -> Producer<Vacated> {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated::new(b"old\n"));
+fn streaming(added: u64) -> Producer<Folder> {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Folder::vacated(b"old\n"));
     producer.step(Duration::ZERO).unwrap();
     producer.observed(at_the_end(added), None).unwrap();
     assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
@@ -335,60 +322,25 @@ fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_g
     assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
 }
 
-/// A folder whose input was renamed after the first scan. It remembers what it was asked.
-#[derive(Clone, Default)]
-struct Renamed(Rc<RefCell<Vec<KnownContents>>>);
-
-impl Directory for Renamed {
-    type File = Bytes;
-
-    fn scan(&mut self, known: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
-        let is_first = self.0.borrow().is_empty();
-        self.0.borrow_mut().push(known.clone());
-        let current = match is_first {
-            true => Current::Found(Found { key: 1, relation: Relation::New, len: 4 }),
-            false => Current::Missing,
-        };
-        Identified { current, neighbours: Some(Vec::new()), ..Identified::default() }
-    }
-
-    fn has_changed(&self) -> bool {
-        false
-    }
-
-    fn open(&mut self, _: usize) -> io::Result<Bytes> {
-        Ok(Bytes(b"new\n", 1))
-    }
-
-    fn prints(&self, _: usize) -> Option<Fingerprint> {
-        None
-    }
-
-    fn input(&mut self) -> io::Result<Option<Inode>> {
-        Ok(None)
-    }
-
-    fn load(&mut self) -> io::Result<Stored> {
-        Ok(Stored::Missing)
-    }
-
-    fn store(&mut self, _: &Manifest) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What the file side receives after Redis has answered.
 fn after_an_outage(observed: Observed, from_end: bool) -> KnownContents {
-    let folder = Renamed::default();
+    // The input is renamed after the first scan.
+    let folder = Folder::new(|nth| {
+        let current = match nth {
+            1 => Current::Found(Found { key: 1, relation: Relation::New, len: 4 }),
+            _ => Current::Missing,
+        };
+        Identified { current, neighbours: Some(Vec::new()), ..Identified::default() }
+    });
     let options = Options { from_end, ..options(Partition::WHOLE, Limits::default()) };
     let mut producer = Producer::new(options, folder.clone());
     producer.look(Duration::ZERO);
     producer.look(Duration::ZERO);
-    producer.step(Duration::ZERO).unwrap();
-    assert_eq!(folder.0.borrow().len(), if from_end { 0 } else { 3 }, "it looks until Redis answers");
+    assert_eq!(folder.asked.borrow().len(), if from_end { 0 } else { 2 }, "it looks until Redis answers");
     producer.observed(observed, None).unwrap();
+    producer.look(Duration::ZERO);
     producer.step(Duration::ZERO).unwrap();
-    folder.0.borrow().last().unwrap().clone()
+    folder.known()
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Shared {
             registry.learn(&known);
         }
         if let Some(registry) = &self.registry {
-            registry.join(partition.index());
+            registry.seen.borrow_mut().expect(partition);
         }
         let driver = Driver {
             registry: self.registry.clone(),
@@ -477,8 +477,6 @@ impl Driver {
         self.totals.stream_len(self.producer.stream().len);
         if let Some(registry) = &self.registry {
             registry.learn(self.producer.manifest());
-            registry.has_observed(self.partition.index());
-            registry.hear_all().await;
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use service::args::other_partitions;
 use service::source_record::{Loaded, RecordFault};
 use service::{Failure, SourceRecord, Stop};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
@@ -42,10 +41,6 @@ pub(crate) struct Registry {
     has_answered: Cell<bool>,
     /// What the partitions of this process know about the contents.
     pub(crate) seen: RefCell<ObservedContents>,
-    /// The partitions of this process that have not read the state of their streams since startup.
-    blind: RefCell<BTreeSet<u32>>,
-    /// Notified when there are none left.
-    sees: Notify,
 }
 
 impl Registry {
@@ -60,32 +55,6 @@ impl Registry {
             asked: Notify::new(),
             has_answered: Cell::new(false),
             seen: RefCell::default(),
-            blind: RefCell::default(),
-            sees: Notify::new(),
-        }
-    }
-
-    /// A partition of this process begins.
-    pub(crate) fn join(&self, partition: u32) {
-        self.blind.borrow_mut().insert(partition);
-    }
-
-    /// A partition has read the state of its stream, and shared what it knows.
-    pub(crate) fn has_observed(&self, partition: u32) {
-        let mut blind = self.blind.borrow_mut();
-        if blind.remove(&partition) && blind.is_empty() {
-            self.sees.notify_waiters();
-        }
-    }
-
-    /// Waits until all partitions of this process have told how far they are: whether a file was
-    /// made from a known content is decided by what all have sent of it. An unreachable node is not
-    /// waited for.
-    pub(crate) async fn hear_all(&self) {
-        let all = self.sees.notified();
-        if !self.blind.borrow().is_empty() {
-            let _ = tokio::time::timeout(AT_ONCE, all).await;
-            self.blind.borrow_mut().clear();
         }
     }
 

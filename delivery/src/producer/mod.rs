@@ -25,6 +25,7 @@ use crate::files::{Identified, Inode, KnownContents, Pending, Siblings, UNNAMED}
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
+use crate::partition::Partition;
 use crate::ranges::RangeSet;
 use crate::source_file::SourceFile;
 use resp::StreamId;
@@ -249,26 +250,41 @@ pub struct ObservedContents {
     prints: BTreeMap<u64, Fingerprint>,
     /// The tails with the highest ends.
     tails: BTreeMap<u64, TailChecksum>,
+    /// The partitions that have not read the state of their streams yet.
+    expected: BTreeSet<u32>,
 }
 
 impl ObservedContents {
     /// Adds the fingerprints and tails of a manifest.
     pub fn learn(&mut self, manifest: &Manifest) {
-        keep_longer(&mut self.prints, &manifest.prints, Fingerprint::covered);
-        for (file_id, tail) in manifest.tails() {
-            if self.tails.get(&file_id).is_none_or(|known| known.end < tail.end) {
-                self.tails.insert(file_id, tail.clone());
-            }
+        keep_longer(&mut self.prints, by_file_id(&manifest.prints), Fingerprint::covered);
+        keep_longer(&mut self.tails, manifest.tails(), tail_end);
+    }
+
+    /// This partition of the process will read the state of its stream.
+    pub fn expect(&mut self, partition: Partition) {
+        self.expected.insert(partition.index());
+    }
+}
+
+fn keep_longer<'a, T: Clone + 'a>(
+    kept: &mut BTreeMap<u64, T>,
+    others: impl Iterator<Item = (u64, &'a T)>,
+    end: impl Fn(&T) -> u64,
+) {
+    for (file_id, other) in others {
+        if kept.get(&file_id).is_none_or(|known| end(known) < end(other)) {
+            kept.insert(file_id, other.clone());
         }
     }
 }
 
-fn keep_longer<T: Clone>(kept: &mut BTreeMap<u64, T>, others: &BTreeMap<u64, T>, end: impl Fn(&T) -> u64) {
-    for (file_id, other) in others {
-        if kept.get(file_id).is_none_or(|known| end(known) < end(other)) {
-            kept.insert(*file_id, other.clone());
-        }
-    }
+fn by_file_id<T>(map: &BTreeMap<u64, T>) -> impl Iterator<Item = (u64, &T)> {
+    map.iter().map(|(file_id, value)| (*file_id, value))
+}
+
+const fn tail_end(tail: &TailChecksum) -> u64 {
+    tail.end
 }
 
 /// Why there is no next step.
@@ -317,6 +333,14 @@ const LATE: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
+/// How many inputs are kept open while Redis does not answer. Later ones are found as long as they
+/// have a name.
+const HELD: usize = 8;
+/// How long a partition waits for the others of its process to read the state of their streams. The
+/// node of one may be unreachable.
+const HEAR_ALL: Duration = Duration::from_secs(1);
+/// How often it checks whether they have.
+const HEAR: Duration = Duration::from_millis(5);
 
 /// The machine of one partition.
 #[derive(Debug)]
@@ -331,6 +355,10 @@ pub struct Producer<D: Directory> {
     others_prints: BTreeMap<u64, Fingerprint>,
     /// The last bytes of the contents that they have sent.
     others_tails: BTreeMap<u64, TailChecksum>,
+    /// Whether some of them have not read the state of their streams yet.
+    is_early: bool,
+    /// Whether this one has.
+    has_observed: bool,
     /// Whether Redis was asked for them.
     has_agreed: bool,
     /// The contents that some file held at the latest scan, and how much of them; of one that
@@ -516,6 +544,8 @@ impl<D: Directory> Producer<D> {
             others: Manifest::default(),
             others_prints: BTreeMap::new(),
             others_tails: BTreeMap::new(),
+            is_early: false,
+            has_observed: false,
             has_agreed: false,
             found: BTreeMap::new(),
             unlisted: false,
@@ -633,8 +663,12 @@ impl<D: Directory> Producer<D> {
         }
         all.lengths.iter().for_each(|(&file_id, &len)| self.saw(file_id, len));
         all.learn(&self.manifest);
-        keep_longer(&mut self.others_prints, &all.prints, Fingerprint::covered);
-        keep_longer(&mut self.others_tails, &all.tails, |tail| tail.end);
+        keep_longer(&mut self.others_prints, by_file_id(&all.prints), Fingerprint::covered);
+        keep_longer(&mut self.others_tails, by_file_id(&all.tails), tail_end);
+        if self.has_observed {
+            all.expected.remove(&self.options.read.partition.index());
+        }
+        self.is_early = !all.expected.is_empty();
     }
 
     /// How many entries the stream holds, as asked for beside the steps.
@@ -693,9 +727,9 @@ impl<D: Directory> Producer<D> {
         self.open.push(Open::new(UNNAMED, file, true));
     }
 
-    /// Looks at the folder of a source that has not begun, as long as Redis cannot be asked: its
-    /// input is kept open, and what is beside it is older. The input may be rotated before Redis
-    /// answers.
+    /// Scans the folder while Redis does not answer. Call it now and then until it does: the input
+    /// may be rotated meanwhile. If the source has not begun, the input is kept open, and the files
+    /// beside it at the first scan are older than the source.
     pub fn look(&mut self, now: Duration) {
         if self.has_looked || self.options.from_end {
             return;
@@ -715,6 +749,7 @@ impl<D: Directory> Producer<D> {
         self.reported = reported;
         self.first_siblings = Some(std::mem::take(&mut self.manifest.siblings));
         if let Some(found) = identified.current.found()
+            && self.open.len() < HELD
             && let Ok(file) = self.directory.open(found.key)
             && self.open.iter().all(|open| open.file.inode() != file.inode())
         {
@@ -748,11 +783,10 @@ impl<D: Directory> Producer<D> {
     pub fn step(&mut self, now: Duration) -> Result<Step, StepError> {
         self.now = now;
         match &mut self.phase {
-            Phase::Observing => {
-                self.look(now);
-                Ok(Step::Observe { below: self.in_doubt.map(Position::id) })
-            }
+            Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
             Phase::Restoring(change, _) => Ok(Step::Record(change.clone())),
+            // Whether a file was made from a known content depends on what all have sent of it.
+            Phase::Locating(_) if self.is_early && now < HEAR_ALL => Ok(Step::Wait(Wait::Pause(HEAR))),
             Phase::Locating(resume) => {
                 let resume = *resume;
                 self.locate(resume, now)
@@ -794,7 +828,7 @@ impl<D: Directory> Producer<D> {
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
         let mut seen = std::mem::take(&mut self.manifest.siblings);
-        self.has_looked = true;
+        (self.has_looked, self.has_observed) = (true, true);
         if let Some(first) = self.first_siblings.take().filter(|_| manifest.is_empty()) {
             seen = first;
         }

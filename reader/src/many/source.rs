@@ -26,6 +26,7 @@ use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often a source whose node is unreachable checks whether others wait for their turn to be
 /// active.
 const GIVE_WAY: Duration = Duration::from_millis(100);
+/// How often a new source scans its folder while it waits for a connection.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a file without a name is kept open in case that somebody still writes to it.
 const UNNAMED_IDLE: Duration = Duration::from_secs(60);
 /// The same while others wait for their turn to be active.
@@ -280,9 +283,18 @@ impl Active {
         }
         self.shared.registry.ensure(&self.escaped).await;
         let pool = Rc::clone(&self.shared.pool);
-        let mut lease = tokio::select! {
-            lease = pool.take(&self.driver.record) => lease?,
-            () = self.is_to_give_way() => return Ok(None),
+        let mut lease = {
+            let mut taking = pin!(pool.take(&self.driver.record));
+            loop {
+                tokio::select! {
+                    biased;
+                    lease = &mut taking => break lease?,
+                    () = self.is_to_give_way() => return Ok(None),
+                    () = tokio::time::sleep(LOOK), if !self.driver.is_slow => {
+                        self.driver.producer.look(self.driver.begun.elapsed());
+                    }
+                }
+            }
         };
         self.driver.until = Some(Turn::new(Rc::clone(&lease.pool)));
         let is_script_barred = std::mem::take(&mut self.is_script_barred);

@@ -84,8 +84,6 @@ struct PartitionWriter {
     /// The outcome of the batch that was sent, until the reply is received.
     executed: Option<Executed>,
     sleeps_until: u64,
-    /// Whether it has read the state of its stream.
-    has_observed: bool,
 }
 
 /// The registry of contents of a source with several partitions, as a process knows it.
@@ -219,6 +217,7 @@ impl Reader {
             if let Some(registry) = &registry {
                 producer.learn(&registry.contents.borrow());
             }
+            self.exchanged.expect(*partition);
             let partition = PartitionWriter::new(name, keys, producer, self.noted.clone(), dies);
             self.partitions.push(PartitionWriter { registry: registry.clone(), ..partition });
         }
@@ -234,12 +233,7 @@ impl Reader {
         }
         let nth = world.random.index(self.partitions.len());
         let now = Duration::from_millis(world.elapsed - self.began_at);
-        // None looks for its file before all have shared how far they are, or a second has passed.
-        let waits = now < Duration::from_secs(1) && self.partitions.iter().any(|partition| !partition.has_observed);
         let partition = &mut self.partitions[nth];
-        if waits && partition.has_observed {
-            return;
-        }
         partition.dies.set(world.faulty && world.random.one_in(40));
         partition.producer.exchange(&mut self.exchanged);
         let refused = partition.step(world, now);
@@ -312,7 +306,6 @@ impl PartitionWriter {
             may_script: true,
             executed: None,
             sleeps_until: 0,
-            has_observed: false,
         }
     }
 
@@ -321,6 +314,7 @@ impl PartitionWriter {
         if world.elapsed < self.sleeps_until {
             return None;
         }
+        self.producer.look(now);
         let Some(mut session) = self.session.take() else {
             match world.connect() {
                 Ok(session) => {
@@ -374,7 +368,6 @@ impl PartitionWriter {
             Step::Observe { below } => {
                 let (observed, up_to) = self.observe(world, session, below)?;
                 self.producer.observed(observed, up_to)?;
-                self.has_observed = true;
                 if let Some(registry) = &self.registry {
                     registry.learn(self.producer.manifest());
                 }
