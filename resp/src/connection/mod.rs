@@ -293,7 +293,7 @@ impl Connection {
     /// around it is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        // The error closes the connection, and the next call reports that.
+        // An error has closed the connection, and the next call reports that.
         if self.refuse_unrequested().is_ok() && !self.is_closed() && self.queue_checked(command).is_err() {
             self.wire.queue(|out| out.extend_from_slice(command::REFUSED_COMMAND));
             self.owed = self.owed.saturating_add(1);
@@ -307,14 +307,14 @@ impl Connection {
         if self.owed > 0 {
             return Ok(());
         }
-        let refused = self.decode_received();
-        refused
-            .map_err(|refused| match self.received.pop_back().map(Frame::into_result) {
+        self.decode_received().map_err(|refused| {
+            let error = match self.received.pop_back().map(Frame::into_result) {
                 // Servers report in this way that they close the connection.
                 Some(Err(error)) => error,
                 _ => refused,
-            })
-            .map_err(|error| error.with_sent(Sent::No))
+            };
+            error.with_sent(Sent::No)
+        })
     }
 
     /// Queues a command, or refuses one that does not have exactly one reply.
