@@ -101,27 +101,10 @@ fn misspelt(command: &Command, set: &[String]) -> Vec<String> {
     let known: Vec<&str> = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str).collect();
     let unknown = set.iter().filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
     let near = unknown.filter_map(|name| {
-        let (edits, meant) = known.iter().map(|known| (edits(name, known), known)).min()?;
+        let (edits, meant) = known.iter().map(|known| (strsim::levenshtein(name, known), known)).min()?;
         (edits <= 2).then(|| format!("environment: {name} has no effect; did you mean {meant}?"))
     });
     near.collect()
-}
-
-/// The number of bytes to insert, remove or replace, to make one of the other.
-fn edits(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, byte) in one.bytes().enumerate() {
-        let mut left = line.saturating_add(1);
-        let mut next = vec![left];
-        for (pair, there) in row.windows(2).zip(other.bytes()) {
-            let [diagonal, above] = *pair else { continue };
-            let replaced = diagonal.saturating_add(usize::from(byte != there));
-            left = replaced.min(above.saturating_add(1)).min(left.saturating_add(1));
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// A warning about variables that are set and have no effect, because they lack the prefix.
