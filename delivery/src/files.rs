@@ -170,7 +170,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
-    /// The file that it is read from now, which may be another one.
+    /// The file that it is read from now, or was before the connection was lost. It may be another
+    /// one.
     pub open: Option<Neighbour>,
     /// The path of that file, links resolved; empty when not known. The driver looks in its folder,
     /// too.

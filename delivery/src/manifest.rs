@@ -14,7 +14,7 @@ use crate::fingerprint::{Fingerprint, TAIL_LEN, TailChecksum};
 use crate::partition;
 use resp::StreamId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Maximum number of leading bytes that a content's fingerprint covers: 64 KiB.
@@ -404,6 +404,17 @@ impl Manifest {
         }
     }
 
+    /// This position, or a lower one if a later generation has sent again what is behind that.
+    #[must_use]
+    pub fn valid(&self, position: Position) -> Position {
+        let Some(next) = self.successor(position.generation) else { return position };
+        let end = match next.resumes {
+            Some(from) => Some(from),
+            None => next.previous_end.map(|offset| Position { offset, ..position }),
+        };
+        end.map_or(position, |end| end.min(position))
+    }
+
     /// The offset up to which each content (by file ID) is delivered when everything up to
     /// `position` is.
     #[must_use]
@@ -493,22 +504,23 @@ impl Manifest {
 
     /// The generations to drop so that at most `keep` are left. A generation can be dropped if its
     /// entries are all gone from the stream (`oldest` is the smallest generation that still has
-    /// entries) and if it is superfluous: a later generation of the same content follows, or
-    /// `is_gone` says that the content is no longer readable.
+    /// entries) and if it is superfluous: a later generation of the same content follows, a later one
+    /// made it void, or `is_gone` says that the content is no longer readable.
     #[must_use]
     pub fn droppable(&self, keep: usize, oldest: u64, is_gone: impl Fn(u64) -> bool) -> Vec<u64> {
         let many = self.len().saturating_sub(keep);
         let newest = self.last().map_or(0, |last| last.generation);
+        let chain: BTreeSet<u64> = self.chain().map(|generation| generation.generation).collect();
         let acknowledged = |generation: &&Generation| generation.generation < oldest.min(newest);
         let superfluous = |generation: &&Generation| {
             // Replaying adjacent generations of a content as one range gives the same bytes.
             let joins = self.after(generation.generation).is_some_and(|next| {
                 next.file_id == generation.file_id && next.previous_end == Some(next.start) && next.resumes.is_none()
             });
-            joins || is_gone(generation.file_id)
+            joins || !chain.contains(&generation.generation) || is_gone(generation.file_id)
         };
         let kept_by_resume = |generation: &&Generation| {
-            self.iter().any(|later| later.resumes.is_some_and(|from| from.generation == generation.generation))
+            self.chain().any(|later| later.resumes.is_some_and(|from| from.generation == generation.generation))
         };
         self.iter()
             .filter(acknowledged)
@@ -608,6 +620,29 @@ mod tests {
         assert_eq!((manifest.end(1), manifest.end(2)), (Some(20), None));
         let delivered = manifest.delivered(Position { generation: 9, offset: 25 });
         assert_eq!(delivered, BTreeMap::from([(1, 25)]), "the entries of 2 and 3 are lost");
+        let valid = |generation, offset| {
+            let Position { generation, offset } = manifest.valid(Position { generation, offset });
+            (generation, offset)
+        };
+        assert_eq!((valid(1, 10), valid(1, 45), valid(2, 7), valid(9, 30)), ((1, 10), (1, 20), (1, 20), (9, 30)));
+    }
+
+    #[test]
+    fn void_generations_are_dropped_when_their_entries_are_gone() {
+        // Each attempt to send 2 again after 1 began a generation of each, and failed.
+        let mut manifest = chain(&[(1, 1, 0, None), (2, 2, 0, Some(50))]);
+        for attempt in [3, 5, 7] {
+            let resumes = Some(Position { generation: 1, offset: 20 });
+            manifest.insert(Generation { file_id: 1, start: 20, resumes, ..generation(attempt) });
+            manifest.insert(Generation { file_id: 2, previous_end: Some(50), ..generation(attempt + 1) });
+        }
+        assert_eq!(manifest.droppable(4, 4, |_| false), [2, 3], "there are entries of 4");
+        let dropped = manifest.droppable(4, 9, |_| false);
+        assert_eq!(dropped, [2, 3, 4, 5]);
+        let delivered = manifest.delivered(Position { generation: 8, offset: 9 });
+        manifest.drop_all(&dropped);
+        assert_eq!(manifest.delivered(Position { generation: 8, offset: 9 }), delivered);
+        assert_eq!(manifest.droppable(1, 9, |_| false), [6], "1 and 7 belong to the chain");
     }
 
     #[test]

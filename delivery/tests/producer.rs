@@ -5,7 +5,7 @@
 use delivery::files::{Content, Current, Found, Identified, Inode, KnownContents, Relation, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
-use delivery::manifest::{Generation, Guard, Manifest};
+use delivery::manifest::{Generation, Guard, Manifest, Position};
 use delivery::partition::Partition;
 use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
@@ -320,6 +320,78 @@ fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_g
     producer.observed(observed, None).unwrap();
     let notices = producer.take_notices();
     assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
+}
+
+#[test]
+fn a_foreign_entry_above_an_older_stream_does_not_hide_what_that_lacks() {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Folder::vacated(b"old\n"));
+    producer.step(Duration::ZERO).unwrap();
+    let guard_field = Some(b"guard".to_vec());
+    producer.observed(Observed { guard_field: guard_field.clone(), ..at_the_end(1) }, None).unwrap();
+    producer.restart();
+    producer.step(Duration::ZERO).unwrap();
+    // The record is a newer one than the stream.
+    let mut record = at_the_end(1).record;
+    record.confirmed = Some(Position { generation: 10, offset: 40 });
+    record.insert(Generation {
+        file_id: 10,
+        start: 40,
+        previous_end: Some(40),
+        ..manifest(&[(20, 20)]).last().unwrap().clone()
+    });
+    let last_id = StreamId::new(15, 1);
+    let stream = Some(StreamState { last_id, ..state(4, 2) });
+    producer.observed(Observed { record, guard_field, stream, ..Observed::default() }, None).unwrap();
+    let notices = producer.take_notices();
+    assert!(notices.contains(&Notice::Foreign { last_id, offset: 4 }), "{notices:?}");
+}
+
+#[test]
+fn what_redis_lost_of_a_file_that_cannot_be_found_is_not_delivered() {
+    let folder = Folder::new(|_| {
+        let current = Current::Found(Found { key: 1, relation: Relation::New, len: 4 });
+        Identified { current, ..Identified::default() }
+    });
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder);
+    producer.step(Duration::ZERO).unwrap();
+    // Up to byte 4 was sent, and Redis lost the second half and what came next.
+    let mut record = manifest(&[(10, 10)]);
+    record.guard = Some(Guard::new(10, 2, 2, b"ol"));
+    record.insert(Generation { previous_end: Some(4), ..manifest(&[(20, 20)]).last().unwrap().clone() });
+    producer.observed(Observed { record, stream: Some(state(2, 1)), ..Observed::default() }, None).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Clock);
+    producer.clock(100).unwrap();
+    let Step::Record(change) = producer.step(Duration::ZERO).unwrap() else { panic!("it begins the new file") };
+    assert_eq!(change.after.last().unwrap().resumes, Some(Position { generation: 10, offset: 2 }));
+    let end = Position { generation: change.after.last().unwrap().generation, offset: 4 };
+    assert_eq!(change.after.delivered(end).get(&10), Some(&2));
+}
+
+#[test]
+fn a_file_that_was_read_when_the_connection_was_lost_is_still_its_content() {
+    let folder = Folder::vacated(b"old\n");
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder.clone());
+    for _ in 0..2 {
+        producer.step(Duration::ZERO).unwrap();
+        producer.observed(at_the_end(1), None).unwrap();
+        assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
+        producer.restart();
+    }
+    // Not the one that the content was begun in: an archive, for example.
+    let content = folder.known().contents.remove(0);
+    assert_eq!(content.open.map(|file| file.ino), Some(2));
+    assert_ne!(content.inode.map(|inode| inode.ino), Some(2));
+}
+
+#[test]
+fn checks_ask_for_one_generation_after_the_other() {
+    let folder = Folder::vacated(b"old\n");
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder);
+    producer.step(Duration::ZERO).unwrap();
+    let record = manifest(&[(10, 10), (20, 20), (30, 30)]);
+    producer.observed(Observed { record, stream: Some(state(2, 1)), ..Observed::default() }, None).unwrap();
+    let asked: Vec<_> = (0..4).filter_map(|_| producer.expected_at_check().link).collect();
+    assert_eq!(asked, ["next:0", "next:10", "next:20", "next:0"]);
 }
 
 /// What the file side receives after Redis has answered.

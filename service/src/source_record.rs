@@ -78,7 +78,7 @@ impl SourceRecord {
     }
 
     /// Loads the record and the state of the stream atomically. With `below`, also finds the last
-    /// entry up to this ID.
+    /// entry up to this ID that has the form of the reader's entries.
     ///
     /// # Errors
     /// Errors from Redis, or a field that was not written by a reader.
@@ -110,14 +110,26 @@ impl SourceRecord {
             None => None,
         };
         let below = match below {
-            Some(id) => {
-                let entries = connection.send(&XRevRange::new(&self.stream, ..=id).count(1)).await?;
-                entries.first().map(|entry| entry.id)
-            }
+            Some(id) => self.last_own(connection, id).await?,
             None => None,
         };
         let Loaded { manifest: record, guard: guard_field, partitions } = loaded;
         Ok((Observed { record, guard_field, stream, first_is_ours, last_entry }, partitions, below))
+    }
+
+    /// The last entry up to this ID that has the form of the reader's entries. An entry can have 64
+    /// MiB, so they are read one by one.
+    async fn last_own(&self, connection: &mut Connection, mut up_to: StreamId) -> Result<Option<StreamId>, Error> {
+        loop {
+            let entries = connection.send(&XRevRange::new(&self.stream, ..=up_to).count(1)).await?;
+            let Some(entry) = entries.first() else { return Ok(None) };
+            let id = entry.id;
+            if as_own(entry).is_some() {
+                return Ok(Some(id));
+            }
+            let Some(before) = id.previous() else { return Ok(None) };
+            up_to = before;
+        }
     }
 
     /// Applies a change if the record is in the state that the change expects. Sets the fields of
@@ -204,4 +216,31 @@ fn as_own(entry: Entry<'_>) -> Option<(Field, Vec<u8>)> {
     let field = Field::from_name(name)?;
     let is_own = fields.next().is_none_or(|second| Further::new(second, fields) != Further::Foreign);
     is_own.then(|| (field, payload.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resp::testing::{Script, ScriptedServer, reply};
+
+    #[tokio::test]
+    async fn the_last_own_entry_is_below_those_of_other_programs() {
+        let entry = |id: &str, field: &str| {
+            let fields = reply::array([reply::bulk(field), reply::bulk("abc")]);
+            reply::array([reply::array([reply::bulk(id), fields])])
+        };
+        let asked = |id: StreamId| XRevRange::new("s", ..=id).count(1);
+        let script = Script::new()
+            .on(&asked(StreamId::new(5, 9)), entry("5-8", "message"))
+            .on(&asked(StreamId::new(5, 7)), entry("5-0", "message"))
+            .on(&asked(StreamId::new(4, u64::MAX)), entry("4-7", "line"))
+            .on(&asked(StreamId::new(4, 6)), reply::array([]));
+        let server = ScriptedServer::new([script]);
+        let mut connection = Connection::connect(&server.config()).await.unwrap();
+        let record = SourceRecord { stream: "s".to_owned(), key: "k".to_owned() };
+        let mut last_own = async |id| record.last_own(&mut connection, id).await.unwrap();
+        assert_eq!(last_own(StreamId::new(5, 9)).await, Some(StreamId::new(4, 7)));
+        assert_eq!(last_own(StreamId::new(4, 6)).await, None);
+        server.finish().await.unwrap();
+    }
 }

@@ -4,7 +4,7 @@
 //! [truth](crate::truth): those bytes need not arrive, but they must be reported.
 
 use crate::random::Random;
-use crate::redis::{AddId, Command, Entry, Name, Reply, Right, Server, Stream, bytes};
+use crate::redis::{AddId, Command, Entry, Group, Name, Reply, Right, Server, Stream, bytes};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
 use delivery::manifest::Manifest;
@@ -228,6 +228,9 @@ impl Administrators {
                 let passed: Vec<Rc<Entry>> =
                     stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
                 note_removed(truth, &passed, fate);
+                // What the group had passed is delivered again, perhaps after a report.
+                let delivered = stream.and_then(|s| s.groups().get(&self.group)).map(Group::last_delivered);
+                self.happened.redis_went_back |= delivered.is_some_and(|delivered| at < delivered);
                 Command::XGroupSetId { key, group: self.group.clone(), at, entries_read: None }
             }
             6 => {

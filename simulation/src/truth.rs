@@ -234,6 +234,7 @@ impl Truth {
             let readable = of_it.map(|(_, file)| readable_in(file)).max().unwrap_or(0);
             let known = &self.contents[content];
             let (was, len) = (known.readable, known.bytes.len() as u64);
+            let is_sent = known.sent >= len;
             if (readable, len) == (was, known.looked_at) {
                 continue;
             }
@@ -241,8 +242,9 @@ impl Truth {
             if readable > was {
                 self.retract(content, was..readable, Fate::VANISHED);
             }
-            // Bytes written to an unreadable file have vanished, too.
-            if readable < len && excused {
+            // Bytes written to an unreadable file have vanished, too. A service may let go of a
+            // deleted file that it has sent, before Redis loses what was sent.
+            if readable < len && (excused || is_sent) {
                 self.note_vanished(content, readable..len);
             }
         }
@@ -323,5 +325,10 @@ mod tests {
         files.close_served(inode);
         truth.observe(&files, false);
         assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service that lets go is no excuse");
+        truth.sent(content, 8);
+        files.create("logs/app.log");
+        truth.contents[content].looked_at = 0;
+        truth.observe(&files, false);
+        assert!(truth.fate(content, 0).is(Fate::VANISHED), "all was sent");
     }
 }

@@ -119,7 +119,8 @@ impl<D: Directory> Producer<D> {
             _ => None,
         };
         let content = |(&file_id, generation): (&u64, &&Generation)| {
-            let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file);
+            let kept = || self.open.iter().rev().find(|open| open.file_id == file_id && open.is_content);
+            let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file).or_else(|| Some(&kept()?.file));
             let prints = [&manifest.prints, &self.others_prints].into_iter().filter_map(|prints| prints.get(&file_id));
             let fingerprint = prints.max_by_key(|prints| prints.covered()).cloned().unwrap_or_default();
             let covered = fingerprint.covered();
@@ -318,8 +319,8 @@ impl<D: Directory> Producer<D> {
         position: Position,
         present: Option<u64>,
     ) -> Option<(Target, Position)> {
-        let mut after = position;
-        while let Some(next) = manifest.successor(after.generation) {
+        let mut passed = position;
+        while let Some(next) = manifest.successor(passed.generation) {
             let holders = identified.holders.get(&next.file_id).map(Vec::as_slice).unwrap_or_default();
             if let Some(found) = holders.iter().find(|found| goes_on(found, next.start)) {
                 let number = Some(next.generation).filter(|number| *number > self.stream.last_id.ms);
@@ -332,16 +333,18 @@ impl<D: Directory> Producer<D> {
                         generation: number,
                         until,
                     },
-                    after,
+                    passed,
                 ));
             }
             let end = manifest.end(next.generation);
             if end.is_none_or(|end| end > next.start) {
                 self.report_when_confirmed(Notice::Gone { file_id: next.file_id, start: next.start, end });
             }
-            after = next.begin();
+            passed = next.begin();
         }
-        self.choose(manifest, identified, Some(after), present).map(|target| (target, after))
+        // A file that cannot be found now may be there later: what Redis lost of it is not
+        // delivered.
+        self.choose(manifest, identified, Some(position), present).map(|target| (target, position))
     }
 
     /// What is sent next when no known generation follows: the rest of an earlier content, then

@@ -387,6 +387,8 @@ pub struct Producer<D: Directory> {
     in_doubt: Option<Position>,
     /// The position when the stream was last found whole.
     whole_at: Option<Position>,
+    /// The generation that the record was last asked for beside the work.
+    checked_generation: u64,
     phase: Phase<D::File>,
     /// Files that are kept open, by file ID: of contents that were left, or whose connection was
     /// lost. A content that has no name yet has the file ID [`UNNAMED`].
@@ -409,6 +411,9 @@ pub struct Producer<D: Directory> {
     missed: bool,
     /// The ID of the last entry that this process had confirmed.
     last_sent: Option<StreamId>,
+    /// The position up to which everything was delivered when Redis was last observed, and the
+    /// guard that the record had then.
+    delivered_to: Option<(Position, Option<Vec<u8>>)>,
     /// `--from end`: the file that was there at the start, and where its last line ended.
     from: Option<(Inode, u64)>,
     /// Whether the folder need not be scanned before Redis has answered.
@@ -560,6 +565,7 @@ impl<D: Directory> Producer<D> {
             refused: false,
             in_doubt: None,
             whole_at: None,
+            checked_generation: 0,
             phase: Phase::Observing,
             open: Vec::new(),
             seen: BTreeMap::new(),
@@ -571,6 +577,7 @@ impl<D: Directory> Producer<D> {
             aim: None,
             missed: false,
             last_sent: None,
+            delivered_to: None,
             from: None,
             has_looked: false,
             first_siblings: None,
@@ -610,6 +617,19 @@ impl<D: Directory> Producer<D> {
             Phase::Streaming(streaming) => streaming.leaves().unwrap_or_else(|| self.expected.clone()),
             _ => self.expected.clone(),
         }
+    }
+
+    /// What Redis must hold when [`Step::Check`] asks: as [`next_expected`](Self::next_expected),
+    /// but each time another generation. No batch would notice the loss of an earlier one, which
+    /// writers may wait for.
+    pub fn expected_at_check(&mut self) -> Expected {
+        let expected = self.next_expected();
+        let newest = self.manifest.last().map_or(0, |last| last.generation);
+        let is_newest = self.checked_generation == newest;
+        let next = self.manifest.after(if is_newest { 0 } else { self.checked_generation }).map(|next| next.generation);
+        self.checked_generation = next.unwrap_or(newest);
+        let before = self.manifest.before(self.checked_generation).map_or(0, |before| before.generation);
+        Expected { link: expected.link.map(|_| next_field(before)), ..expected }
     }
 
     /// Whether the next batch must report the length of the stream. A small batch need not report
@@ -838,12 +858,16 @@ impl<D: Directory> Producer<D> {
         // The last entry is what this process had confirmed last, whatever the record has lost.
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
         resume = confirmed.map_or(resume, |id| Resume::At(Position::of(id)));
+        if let Some(lower) = self.lower_position(&observed, &manifest, resume) {
+            resume = Resume::Renumber(lower);
+        }
         if let Some(doubtful) = self.in_doubt.take() {
             // The stream is an older one, with a gap below what was added since: it begins behind
             // the last entry before that. When that is trimmed, nobody knows where; the writer
             // drops what it holds.
             let start = manifest.first().map_or(doubtful, Generation::begin);
-            let from = below.filter(|id| manifest.get(id.ms).is_some()).map_or(start, Position::of);
+            let known = below.filter(|id| manifest.get(id.ms).is_some());
+            let from = known.map_or(start, |id| manifest.valid(Position::of(id)));
             resume = match resume {
                 Resume::At(at) | Resume::Renumber(at) if at <= from => resume,
                 Resume::Verify(_, at) => Resume::Renumber(at.min(from)),
@@ -852,6 +876,9 @@ impl<D: Directory> Producer<D> {
         }
         if let Resume::Verify(..) = resume {
             resume = self.verified(&observed, &manifest, resume);
+        }
+        if let Resume::At(position) | Resume::Renumber(position) = resume {
+            self.delivered_to = Some((position, observed.guard_field.clone()));
         }
         if let Resume::Renumber(from) = resume {
             self.report(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
@@ -892,6 +919,18 @@ impl<D: Directory> Producer<D> {
         let added = self.stream.added?.checked_add(self.added_since)?;
         let (sent, now, last_id) = (self.last_sent?, observed.stream?.added?, observed.last_id());
         self.whole_at.filter(|_| last_id == sent && now != added || last_id > sent && now < added)
+    }
+
+    /// The position of the last observation, if `resume` is behind that although no reader has
+    /// added anything since: an older state of the stream was restored before, and a foreign entry
+    /// above it hides that.
+    fn lower_position(&self, observed: &Observed, manifest: &Manifest, resume: Resume) -> Option<Position> {
+        let (Resume::At(now) | Resume::Renumber(now)) = resume else { return None };
+        let (before, guard) = self.delivered_to.as_ref()?;
+        let file_of = |position: Position| manifest.get(position.generation).map(|known| known.file_id);
+        let is_same = now.offset == before.offset && file_of(now) == file_of(*before);
+        let is_later = now > *before && !is_same;
+        (is_later && *guard == observed.guard_field && file_of(*before).is_some()).then_some(*before)
     }
 
     /// Contents that other partitions know, as far as that can be told without Redis.

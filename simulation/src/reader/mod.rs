@@ -415,7 +415,7 @@ impl PartitionWriter {
                 });
             }
             Step::Check { stream } => {
-                let expected = self.producer.next_expected();
+                let expected = self.producer.expected_at_check();
                 let expected = self.questions(world, session, &expected)?;
                 let info = match world.call(session, Command::XInfoStream { key: self.keys.stream.clone() })? {
                     Reply::Stream(info) => Some(info),
@@ -470,7 +470,7 @@ impl PartitionWriter {
         });
         let up_to = below.and_then(|below| {
             let stream = world.redis.stream_at(&key)?;
-            stream.entries().range(..=below).next_back().map(|(id, _)| *id)
+            stream.entries().range(..=below).rev().find(|(_, entry)| is_ours(entry)).map(|(id, _)| *id)
         });
         Ok((Observed { record, guard_field, stream, first_is_ours, last_entry }, up_to))
     }

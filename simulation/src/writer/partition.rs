@@ -155,6 +155,8 @@ impl PartitionWriter {
         }
         if step.is_err() {
             self.session = None;
+            // What it has committed since it last moved the group is not acknowledged.
+            world.is_group_behind |= self.consumer.is_exclusive();
             self.sleeps_until = world.elapsed + 50;
         }
         Step::Done
@@ -529,7 +531,12 @@ impl PartitionWriter {
             Reply::Nil => false,
             _ => return Err(Lost),
         };
-        if let Some(seen) = seen.filter(|seen| is_written && !lease.as_ref().is_some_and(|lease| lease.is_of(seen))) {
+        let is_of_another = match &seen {
+            Some(seen) => !lease.as_ref().is_some_and(|lease| lease.is_of(seen)),
+            // The lease of the writer that left the group behind has expired, and is gone.
+            None => world.is_group_behind && lease.is_some(),
+        };
+        if is_written && is_of_another {
             world.story.tell(|| format!("{} takes over {seen:?}: {lease:?}", self.name));
             world.leases_taken.push(self.keys.clone());
         }
