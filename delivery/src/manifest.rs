@@ -504,8 +504,8 @@ impl Manifest {
 
     /// The generations to drop so that at most `keep` are left. A generation can be dropped if its
     /// entries are all gone from the stream (`oldest` is the smallest generation that still has
-    /// entries) and if it is superfluous: a later generation of the same content follows, a later one
-    /// made it void, or `is_gone` says that the content is no longer readable.
+    /// entries) and if it is superfluous: a later generation of the same content follows, a later
+    /// one made it void, or `is_gone` says that the content is no longer readable.
     #[must_use]
     pub fn droppable(&self, keep: usize, oldest: u64, is_gone: impl Fn(u64) -> bool) -> Vec<u64> {
         let many = self.len().saturating_sub(keep);

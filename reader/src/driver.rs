@@ -508,7 +508,7 @@ impl Driver {
     }
 
     async fn check(&mut self, connection: &mut Connection, stream: bool) -> Result<(), Interrupt> {
-        let expected = self.producer.next_expected();
+        let expected = self.producer.expected_at_check();
         if let Some(contents) = self.registry.as_ref().and_then(|registry| registry.agreed()) {
             self.producer.agreed(contents);
         }
