@@ -15,16 +15,16 @@ use resp::{
 async fn a_script_is_followed_by_connections_of_all_kinds() {
     let add = XAdd::new("s", AddId::Auto, &[("a", "b")]);
     let server = ScriptedServer::new([
-        Script::new().on(&add, reply::bulk("1-1")).on_name("xlen", reply::integer(1)),
-        Script::resp2().on(&XLen::new("s"), reply::integer(2)),
+        Script::new().on(add, reply::bulk("1-1")).on_name("xlen", reply::integer(1)),
+        Script::resp2().on(XLen::new("s"), reply::integer(2)),
     ]);
     let config = server.config().password("pw").client_name("me").database(3);
     let client = Client::connect(&config).await.unwrap();
     assert_eq!(client.send(&add).await.unwrap(), StreamId::new(1, 1));
-    assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 1);
+    assert_eq!(client.send(XLen::new("s")).await.unwrap(), 1);
     let mut connection = Connection::connect(&config).await.unwrap();
     assert_eq!(connection.protocol(), RespVersion::Resp2);
-    assert_eq!(connection.send(&XLen::new("s")).await.unwrap(), 2);
+    assert_eq!(connection.send(XLen::new("s")).await.unwrap(), 2);
     let refused = Connection::connect(&config).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Io);
     server.finish().await.unwrap();
@@ -35,7 +35,7 @@ async fn unexpected_commands_are_reported() {
     let get = cmd::<String>("GET").arg("a");
     let server = ScriptedServer::new([Script::new().on(&get, reply::bulk("1"))]);
     let mut connection = Connection::connect(&server.config()).await.unwrap();
-    let error = connection.send(&cmd::<()>("SET").arg("a").arg(2)).await.unwrap_err();
+    let error = connection.send(cmd::<()>("SET").arg("a").arg(2)).await.unwrap_err();
     assert_eq!(error.to_string(), "SET: ERR not in the script: expected GET a, got SET a 2");
     let error = server.finish().await.unwrap_err();
     assert_eq!(error.to_string(), "connection 1: expected GET a, got SET a 2");
@@ -76,7 +76,7 @@ async fn sentinels_are_found_through_the_connector() {
         Script::new().on_name("ROLE", reply::array([reply::bulk("master")])).on_name("PING", reply::bulk("PONG")),
     ]);
     let mut connection = Connection::connect(&server.at(Endpoint::sentinel([("a", 1)], "m"))).await.unwrap();
-    let pong: String = connection.send(&cmd("PING")).await.unwrap();
+    let pong: String = connection.send(cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
     server.finish().await.unwrap();
 }
@@ -147,10 +147,10 @@ async fn everything_that_sends_is_an_executor_and_is_observed() {
         .seq,
         3
     );
-    client.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    client.send(cmd::<String>("GET").arg("s")).await.unwrap_err();
     let mut connection = Connection::connect(&config).await.unwrap();
     assert_eq!(add(&mut connection).await.seq, 3);
-    connection.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    connection.send(cmd::<String>("GET").arg("s")).await.unwrap_err();
     let each = ["pipeline 1", "MULTI 1", "XADD 1", "GET 1 failed"];
     assert_eq!(*seen.0.lock().unwrap(), ([each, each].concat().iter().map(ToString::to_string).collect(), 2));
     server.finish().await.unwrap();
@@ -169,10 +169,10 @@ async fn a_reply_that_no_command_requested_is_not_taken_for_the_next_one() {
         let mut pipeline = Pipeline::new();
         let _ = pipeline.add(XLen::new("s"));
         let refused = match how {
-            "send" => connection.send(&XLen::new("s")).await.map(drop),
+            "send" => connection.send(XLen::new("s")).await.map(drop),
             "run" => connection.run(&pipeline).await.map(drop),
             _ => {
-                connection.queue(&XLen::new("s"));
+                connection.queue(XLen::new("s"));
                 connection.receive().await.map(drop)
             }
         };
