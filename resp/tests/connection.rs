@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
 use resp::testing::{Script, ScriptedServer, reply};
-use resp::{BlockTimeout, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, RespVersion, Sent, StreamId, cmd};
+use resp::{
+    BlockTimeout, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, GroupReader, Pipeline, RespVersion, Sent,
+    StreamId, cmd,
+};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
@@ -316,8 +319,9 @@ async fn a_protocol_error_ends_the_connection() {
 #[tokio::test]
 async fn pushes_are_no_replies() {
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
-    peer.write_all(b">2\r\n+invalidate\r\n*1\r\n+a\r\n+PONG\r\n>1\r\n+later\r\n").await.unwrap();
-    assert_eq!(connection.send(cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    let answer = peer.write_all(b">2\r\n+invalidate\r\n*1\r\n+a\r\n+PONG\r\n>1\r\n+later\r\n");
+    let (pong, _) = tokio::join!(connection.send(cmd::<String>("PING")), answer);
+    assert_eq!(pong.unwrap(), "PONG");
     assert_eq!(connection.take_push().unwrap().value().children().next().unwrap().as_str(), Some("invalidate"));
     assert!(connection.take_push().is_none());
 }
@@ -338,12 +342,11 @@ async fn an_unexpected_shape_is_an_error_and_not_the_end() {
         "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*1\r\n$3\r\n1-1\r\n",
         "%1\r\n*0\r\n*0\r\n",
     ] {
-        peer.write_all(reply.as_bytes()).await.unwrap();
-        let error = connection.send(&read).await.unwrap_err();
+        let error = tokio::join!(connection.send(&read), peer.write_all(reply.as_bytes())).0.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedReply, "{reply:?}: {error}");
     }
-    peer.write_all(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*0\r\n:5\r\n:2\r\n").await.unwrap();
-    let read = connection.send(&read).await.unwrap();
+    let answer = peer.write_all(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*0\r\n:5\r\n:2\r\n");
+    let read = tokio::join!(connection.send(&read), answer).0.unwrap();
     let entry = read.entries().first().unwrap();
     assert_eq!((entry.idle, entry.deliveries), (Some(Duration::from_millis(5)), Some(2)));
 }
@@ -356,10 +359,34 @@ async fn an_unsolicited_reply() {
 
     // A reply that arrives before the command belongs to no call.
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
-    peer.write_all(b"+PONG\r\n+what?\r\n").await.unwrap();
-    connection.send(cmd::<()>("PING")).await.unwrap();
-    let error = connection.send(cmd::<Frame>("GET").arg("x")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    peer.write_all(b"+PONG\r\n").await.unwrap();
+    let error = connection.send(cmd::<()>("PING")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Protocol, Sent::No), "{error}");
+    assert!(connection.is_closed());
+    // So does one in a pipeline, and before a reader's request.
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let mut pipeline = Pipeline::new();
+    let _ = pipeline.add(cmd::<()>("PING"));
+    peer.write_all(b"+PONG\r\n").await.unwrap();
+    assert_eq!(connection.run(&pipeline).await.unwrap_err().kind(), ErrorKind::Protocol);
+    let (connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let mut reader = GroupReader::new(connection, "s", "g", "c");
+    peer.write_all(b"*0\r\n").await.unwrap();
+    assert_eq!(reader.read(None).await.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+/// A link that broke while it was idle: the command was certainly not executed.
+#[tokio::test]
+async fn a_lost_link_is_noticed_before_a_command_is_sent() {
+    let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
+    drop(peer);
+    let error = connection.send(cmd::<()>("INCR").arg("n")).await.unwrap_err();
+    assert_eq!((error.sent(), error.is_transient()), (Sent::No, true), "{error}");
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    peer.write_all(b"-ERR the server shuts down\r\n").await.unwrap();
+    drop(peer);
+    let error = connection.send(cmd::<()>("INCR").arg("n")).await.unwrap_err();
+    assert_eq!((error.sent(), error.message()), (Sent::No, "ERR the server shuts down"), "{error}");
 }
 
 #[tokio::test]

@@ -1,15 +1,17 @@
 //! The scripted server, and tests that are simplest with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen};
 use resp::testing::{Script, ScriptedServer, reply};
 use resp::{
-    Backoff, Client, ClientOptions, CompletedCall, ConnectAttempt, Connection, ConsumerOptions, Endpoint, ErrorKind,
-    Executor, Observer, Pipeline, RespVersion, StreamId, Transaction, cmd,
+    Backoff, Client, ClientOptions, CompletedCall, Config, ConnectAttempt, Connection, ConsumerOptions, Endpoint,
+    ErrorKind, Executor, Observer, Pipeline, RespVersion, StreamId, Transaction, cmd,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 #[tokio::test]
 async fn a_script_is_followed_by_connections_of_all_kinds() {
@@ -154,6 +156,43 @@ async fn everything_that_sends_is_an_executor_and_is_observed() {
     let each = ["pipeline 1", "MULTI 1", "XADD 1", "GET 1 failed"];
     assert_eq!(*seen.0.lock().unwrap(), ([each, each].concat().iter().map(ToString::to_string).collect(), 2));
     server.finish().await.unwrap();
+}
+
+/// A reply that comes while a client is idle ends the connection, and the next command goes over
+/// another one. Here the driver is woken by both at once.
+#[tokio::test]
+async fn a_client_sends_no_command_behind_an_unrequested_reply() {
+    let (first, mut peer) = tokio::io::duplex(1 << 16);
+    let (second, mut next_peer) = tokio::io::duplex(1 << 16);
+    let streams = Mutex::new(vec![second, first]);
+    let config = Config::new(Endpoint::tcp("scripted", 6379)).resp2(true).connector(move |_| {
+        let stream = streams.lock().unwrap().pop();
+        async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
+    });
+    let client = tokio::join!(Client::connect(&config), greet(&mut peer)).0.unwrap();
+    // The driver is idle.
+    tokio::task::yield_now().await;
+    peer.write_all(b"$6\r\nothers\r\n").await.unwrap();
+    let (reply, ()) = tokio::join!(client.send(cmd::<String>("GET").arg("mine")), async {
+        greet(&mut next_peer).await;
+        read_until(&mut next_peer, "mine\r\n").await;
+        next_peer.write_all(b"$4\r\nmine\r\n").await.unwrap();
+    });
+    assert_eq!(reply.unwrap(), "mine");
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0, "the command was not sent there");
+}
+
+async fn read_until(peer: &mut DuplexStream, end: &str) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(end.as_bytes()) {
+        seen.push(peer.read_u8().await.unwrap());
+    }
+}
+
+/// Answers the handshake of RESP2.
+async fn greet(peer: &mut DuplexStream) {
+    read_until(peer, concat!(env!("CARGO_PKG_VERSION"), "\r\n")).await;
+    peer.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ pub(crate) use transaction::{is_ok, leaves_transaction_open};
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -256,7 +258,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().with_context(command.name(), command.key()));
         }
-        self.refuse_unrequested().map_err(|error| error.with_context(command.name(), command.key()))?;
+        self.refuse_arrived().await.map_err(|error| error.with_context(command.name(), command.key()))?;
         self.queue_checked(command)?;
         // Until the reply is here it counts as stale, because this future may be dropped.
         self.stale = self.owed;
@@ -317,6 +319,24 @@ impl Connection {
             };
             error.with_sent(Sent::No)
         })
+    }
+
+    /// As [`refuse_unrequested`](Self::refuse_unrequested), and looks for what has arrived since the
+    /// last read, without waiting. This also notices that the server has closed the connection,
+    /// before a command is sent.
+    pub(crate) async fn refuse_arrived(&mut self) -> Result<(), Error> {
+        self.refuse_unrequested()?;
+        while self.owed == 0 && !self.is_closed() && !self.wire.has_read_enough() {
+            match poll_fn(|cx| Poll::Ready(self.wire.poll_read(cx))).await {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => self.refuse_unrequested()?,
+                Poll::Ready(Err(error)) => {
+                    self.wire.close();
+                    return Err(Error::io(error).with_sent(Sent::No));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Queues a command, or refuses one that does not have exactly one reply.

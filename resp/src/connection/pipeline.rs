@@ -30,7 +30,7 @@ impl Connection {
             return Err(Error::closed().with_context("pipeline", None));
         }
         pipeline.check()?;
-        self.refuse_unrequested().map_err(|error| error.with_context("pipeline", None))?;
+        self.refuse_arrived().await.map_err(|error| error.with_context("pipeline", None))?;
         let mark = self.wire.queued().saturating_add(wide(pipeline.first));
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed = self.owed.saturating_add(pipeline.commands);

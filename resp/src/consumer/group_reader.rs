@@ -202,6 +202,7 @@ impl GroupReader {
         }
         // An earlier call may have sent the request before it was dropped.
         if self.in_flight.is_none() {
+            self.connection.refuse_arrived().await?;
             self.request(block);
         }
         self.receive_in_flight().await?;
