@@ -198,6 +198,11 @@ impl Connection {
         self.wire.is_broken() || self.demoted
     }
 
+    /// Closes the connection, because its replies can no longer be trusted.
+    pub(crate) fn close(&mut self) {
+        self.wire.close();
+    }
+
     /// Returns whether another server has taken over.
     pub(crate) const fn is_demoted(&self) -> bool {
         self.demoted

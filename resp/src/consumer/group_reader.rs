@@ -164,7 +164,8 @@ impl GroupReader {
     ///
     /// # Errors
     ///
-    /// The connection breaks, the group does not exist, or the key has another type.
+    /// The connection breaks, the group does not exist, or the key has another type. A reply of an
+    /// unexpected form closes the connection, because later replies may belong to other commands.
     pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<EntryBatch>, Error> {
         let now = Instant::now();
         // A time that no clock reaches: wait for a day, again and again.
@@ -209,7 +210,13 @@ impl GroupReader {
         let (Some(in_flight), Some(frame)) = (self.in_flight.take(), self.early_reply.take()) else {
             return Err(Error::closed());
         };
-        Ok((in_flight.what, self.decode(in_flight.what, frame)?))
+        let decoded = self.decode(in_flight.what, frame);
+        if decoded.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnexpectedReply) {
+            // Nothing that a server replies to these commands looks like this: replies have
+            // shifted.
+            self.connection.close();
+        }
+        Ok((in_flight.what, decoded?))
     }
 
     /// Decodes a reply, and moves the position.
