@@ -421,7 +421,7 @@ impl Driver {
                     self.is_script = script.is_some();
                     if let Some(script) = script {
                         self.producer.executes_if_expected();
-                        connection.queue(&script);
+                        connection.queue(script);
                     } else {
                         let answers = redis::expectations(connection).await?;
                         let (guard, link) = answers.fields();

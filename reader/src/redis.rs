@@ -274,8 +274,8 @@ impl Answers {
 /// Puts the questions on the wire.
 fn ask(connection: &mut Connection, record: &SourceRecord, expected: &Expected) {
     let link = expected.link.as_deref().unwrap_or_default();
-    connection.queue(&cmd::<Frame>("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
-    connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
+    connection.queue(cmd::<Frame>("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
+    connection.queue(cmd::<Frame>("EXISTS").arg(&record.stream));
 }
 
 async fn answers(connection: &mut Connection) -> Result<Answers, Error> {
@@ -308,11 +308,11 @@ pub(crate) async fn fill<D: Directory>(
             return;
         }
         let adding = adding.get_or_insert_with(|| {
-            connection.queue(&cmd::<Frame>("WATCH").arg(&record.key));
+            connection.queue(cmd::<Frame>("WATCH").arg(&record.key));
             ask(connection, record, &expected);
             connection.queue_multi();
             if *fence == Fence::Wait {
-                connection.queue(&wait());
+                connection.queue(wait());
             }
             Adding::like(record, entry, added)
         });
@@ -330,8 +330,8 @@ pub(crate) async fn fill<D: Directory>(
         return Ok(Ok(Some(Form::Script(small.script(evaluate(name, record), batch, added, &sent, with_len)))));
     }
     let set = cmd::<Frame>("HSET").arg(&record.key).arg(SENT_FIELD).arg(sent.to_string());
-    connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
-    connection.queue(&XLen::new(&record.stream));
+    connection.queue(batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
+    connection.queue(XLen::new(&record.stream));
     Ok(Ok(Some(Form::Transaction)))
 }
 
@@ -355,7 +355,7 @@ impl<'a> Adding<'a> {
 
     fn add(&mut self, connection: &mut Connection, record: &SourceRecord, entry: &Entry<'_>) {
         if entry.after.is_none() && self.field == Some(entry.field) {
-            return connection.queue(&self.series.entry(entry.id.seq, entry.payload));
+            return connection.queue(self.series.entry(entry.id.seq, entry.payload));
         }
         let after = entry.after.map_or_else(String::new, |after| after.to_string());
         let own = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
@@ -363,8 +363,8 @@ impl<'a> Adding<'a> {
         let fields: Vec<(&[u8], &[u8])> = own.chain(self.added.iter()).collect();
         let add = XAdd::new(record.stream.as_bytes(), entry.id, &fields);
         match entry.no_create {
-            true => connection.queue(&add.no_create()),
-            false => connection.queue(&add),
+            true => connection.queue(add.no_create()),
+            false => connection.queue(add),
         }
     }
 }
@@ -492,7 +492,7 @@ mod tests {
             };
             let sent = Sent { last: end.id(), unix_ms: 1 };
             let evaluate = evaluate(&self.script, &self.record);
-            self.connection.queue(&small.script(evaluate, &batch, &self.added, &sent, with_len));
+            self.connection.queue(small.script(evaluate, &batch, &self.added, &sent, with_len));
             script_outcome(&mut self.connection).await
         }
 

@@ -36,7 +36,7 @@ impl Command for ExpireOnce<'_> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "redis://localhost".to_owned());
     let client = Client::connect(&Config::from_url(&url)?).await?;
-    client.send(&resp::cmd::<()>("SET").arg("session").arg("ann")).await?;
+    client.send(resp::cmd::<()>("SET").arg("session").arg("ann")).await?;
     for attempt in 1..=2 {
         let expires = client.send(&ExpireOnce { key: "session", after: Duration::from_secs(60) }).await?;
         println!("attempt {attempt}: {expires}");

@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tls = tls.certificate(certificate).key(key);
     }
     let mut connection = Connection::connect(&Config::from_url(url)?.tls(tls)).await?;
-    let pong = connection.send(&cmd::<Frame>("PING")).await?;
+    let pong = connection.send(cmd::<Frame>("PING")).await?;
     println!("{:?} over {:?}", pong, connection.protocol());
     Ok(())
 }

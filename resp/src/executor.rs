@@ -10,7 +10,7 @@ use crate::{Client, ClusterClient, Command, Connection, Error, Pipeline, Replies
 /// use resp::{Error, Executor, StreamId};
 ///
 /// async fn announce(mut redis: impl Executor, text: &str) -> Result<StreamId, Error> {
-///     redis.send(&XAdd::new("news", AddId::Auto, &[("text", text)])).await
+///     redis.send(XAdd::new("news", AddId::Auto, &[("text", text)])).await
 /// }
 ///
 /// # async fn example(client: resp::Client, mut connection: resp::Connection) -> Result<(), Error> {
@@ -20,14 +20,14 @@ use crate::{Client, ClusterClient, Command, Connection, Error, Pipeline, Replies
 /// # }
 /// ```
 pub trait Executor: Send {
-    /// Sends a command and waits for its reply.
+    /// Sends a command, given by value or by reference, and waits for its reply.
     ///
     /// # Errors
     ///
     /// The server replied with an error, or the connection broke: see [`Connection::send`].
-    fn send<C: Command<Reply: Send> + Sync>(
+    fn send<C: Command<Reply: Send> + Send + Sync>(
         &mut self,
-        command: &C,
+        command: C,
     ) -> impl Future<Output = Result<C::Reply, Error>> + Send;
 
     /// Sends all commands of a pipeline together, and receives all replies.
@@ -48,7 +48,7 @@ pub trait Executor: Send {
 macro_rules! executors {
     ($($type:ty),*) => {
         $(impl Executor for $type {
-            async fn send<C: Command<Reply: Send> + Sync>(&mut self, command: &C) -> Result<C::Reply, Error> {
+            async fn send<C: Command<Reply: Send> + Send + Sync>(&mut self, command: C) -> Result<C::Reply, Error> {
                 (**self).send(command).await
             }
 
@@ -68,7 +68,7 @@ executors!(&mut Connection, &Client, &mut Client, &ClusterClient, &mut ClusterCl
 macro_rules! owned {
     ($($type:ty),*) => {
         $(impl Executor for $type {
-            async fn send<C: Command<Reply: Send> + Sync>(&mut self, command: &C) -> Result<C::Reply, Error> {
+            async fn send<C: Command<Reply: Send> + Send + Sync>(&mut self, command: C) -> Result<C::Reply, Error> {
                 Self::send(self, command).await
             }
 

@@ -116,7 +116,7 @@ impl SubscriptionOptions {
             [("SUBSCRIBE", &self.channels), ("PSUBSCRIBE", &self.patterns), ("SSUBSCRIBE", &self.shard_channels)]
         {
             if !channels.is_empty() {
-                connection.subscribe(&cmd::<()>(name).args(channels)).await?;
+                connection.subscribe(cmd::<()>(name).args(channels)).await?;
                 missing = missing.saturating_add(channels.len());
             }
         }
@@ -221,7 +221,7 @@ async fn next_push(connection: &mut Connection, ping_after: Option<Duration>) ->
         let Some(limit) = ping_after else { return connection.next_push().await };
         match tokio::time::timeout(limit, connection.next_push()).await {
             Ok(push) => return push,
-            Err(_) => connection.send(&cmd::<()>("PING")).await?,
+            Err(_) => connection.send(cmd::<()>("PING")).await?,
         }
     }
 }

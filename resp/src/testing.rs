@@ -11,12 +11,12 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), resp::Error> {
 //! let server = ScriptedServer::new([Script::new()
-//!     .on(&cmd::<()>("GET").arg("name"), reply::bulk("ann"))
+//!     .on(cmd::<()>("GET").arg("name"), reply::bulk("ann"))
 //!     .on_name("INCR", reply::error("WRONGTYPE not a number"))]);
 //! let client = Client::connect(&server.config()).await?;
-//! let name: String = client.send(&cmd("GET").arg("name")).await?;
+//! let name: String = client.send(cmd("GET").arg("name")).await?;
 //! assert_eq!(name, "ann");
-//! let error = client.send(&cmd::<u64>("INCR").arg("name")).await.unwrap_err();
+//! let error = client.send(cmd::<u64>("INCR").arg("name")).await.unwrap_err();
 //! assert_eq!(error.kind(), ErrorKind::WrongType);
 //! // All was asked for, and nothing else.
 //! server.finish().await
@@ -83,9 +83,9 @@ impl Script {
 
     /// Waits for exactly this command, and replies with these bytes: see [`reply`].
     #[must_use]
-    pub fn on<C: Command>(self, command: &C, reply: impl Into<Bytes>) -> Self {
+    pub fn on<C: Command>(self, command: C, reply: impl Into<Bytes>) -> Self {
         let mut encoded = BytesMut::new();
-        command::encode(command, &mut encoded);
+        command::encode(&command, &mut encoded);
         self.step(Step::Command { encoded: encoded.freeze(), reply: reply.into() })
     }
 

@@ -150,7 +150,7 @@ fn pushes_that_nobody_takes_are_bounded_in_bytes() {
                 let config = Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true);
                 let mut connection = Connection::from_transport(ours, &config).await.unwrap();
                 for _ in 0..count {
-                    connection.send(&cmd::<()>("PING")).await.unwrap();
+                    connection.send(cmd::<()>("PING")).await.unwrap();
                 }
                 connection
             }));
@@ -185,7 +185,7 @@ fn pushes_during_a_flush_are_bounded_in_bytes() {
             });
             let config = Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true);
             let mut connection = Connection::from_transport(ours, &config).await.unwrap();
-            connection.queue(&cmd::<()>("SET").arg("k").arg(vec![b'y'; 1 << 20]));
+            connection.queue(cmd::<()>("SET").arg("k").arg(vec![b'y'; 1 << 20]));
             connection.flush().await.unwrap();
             connection.receive().await.unwrap().into_result().unwrap();
             assert!(connection.take_push().is_some());

@@ -6,11 +6,14 @@ mod support;
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen, XRange};
-use resp::{Backoff, Client, ClientEvent, ClientOptions, ErrorKind, Frame, Pipeline, Sent, StreamId, Transaction, cmd};
+use resp::{
+    Backoff, BlockTimeout, Blocking, Client, ClientEvent, ClientOptions, ErrorKind, Frame, Pipeline, Sent, StreamId,
+    Transaction, cmd,
+};
 use support::Server;
 
 async fn echo(client: &Client, text: &str) -> String {
-    let reply = client.send(&cmd::<Frame>("ECHO").arg(text)).await.unwrap();
+    let reply = client.send(cmd::<Frame>("ECHO").arg(text)).await.unwrap();
     reply.value().as_str().unwrap().to_owned()
 }
 
@@ -48,14 +51,14 @@ async fn callers_travel_together() {
     let tasks: Vec<_> = (0..500)
         .map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap() })
+            tokio::spawn(async move { client.send(XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap() })
         })
         .collect();
     for task in tasks {
         assert_ne!(task.await.unwrap(), StreamId::ZERO);
     }
-    assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 500);
-    let stats = client.send(&cmd::<Frame>("INFO stats")).await.unwrap();
+    assert_eq!(client.send(XLen::new("s")).await.unwrap(), 500);
+    let stats = client.send(cmd::<Frame>("INFO stats")).await.unwrap();
     let reads = stats.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
     let reads: u32 = reads.unwrap().parse().unwrap();
     assert!(reads < 50, "{reads} reads for 500 commands");
@@ -65,8 +68,8 @@ async fn callers_travel_together() {
 async fn errors_pipelines_and_transactions() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
-    client.send(&cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
-    let error = client.send(&XLen::new("text")).await.unwrap_err();
+    client.send(cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
+    let error = client.send(XLen::new("text")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongType);
 
     // A command may borrow data of one loop iteration.
@@ -98,7 +101,7 @@ async fn errors_pipelines_and_transactions() {
     let range = transaction.add(XRange::new("s", ..));
     let others = (0..50).map(|_| {
         let client = client.clone();
-        tokio::spawn(async move { client.send(&cmd::<Frame>("INCR").arg("n")).await.unwrap() })
+        tokio::spawn(async move { client.send(cmd::<Frame>("INCR").arg("n")).await.unwrap() })
     });
     let others: Vec<_> = others.collect();
     let mut replies = client.exec(&transaction).await.unwrap();
@@ -124,8 +127,33 @@ async fn blocking_commands_are_refused() {
         let error = client.send(&command).await.unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
     }
-    client.send(&cmd::<()>("CLIENT ID")).await.unwrap();
-    client.send(&cmd::<()>("XREAD").args(["STREAMS", "s", "0"])).await.unwrap();
+    client.send(cmd::<()>("CLIENT ID")).await.unwrap();
+    client.send(cmd::<()>("XREAD").args(["STREAMS", "s", "0"])).await.unwrap();
+}
+
+/// So that the future borrows no temporary value.
+#[tokio::test]
+async fn commands_are_taken_by_value_and_by_reference() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let mut connection = server.connect().await;
+    let set = cmd::<()>("SET").arg("k").arg(7);
+    client.send(&set).await.unwrap();
+    connection.send(&set).await.unwrap();
+    let get = client.send(cmd("GET").arg("k"));
+    let (first, second, third) =
+        tokio::join!(get, client.send(cmd("GET").arg("k")), connection.send(cmd("GET").arg("k")));
+    assert_eq!((first.unwrap(), second.unwrap(), third.unwrap()), (7u8, 7u64, "7".to_owned()));
+    let raced: u64 = tokio::select! {
+        one = client.send(cmd("GET").arg("k")) => one.unwrap(),
+        other = client.send(cmd("INCRBY").arg("other").arg(7)) => other.unwrap(),
+    };
+    assert_eq!(raced, 7);
+    let task = tokio::spawn(async move { client.send(cmd::<u64>("GET").arg("k")).await });
+    assert_eq!(task.await.unwrap().unwrap(), 7);
+    let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("list").arg(0.01), BlockTimeout::Forever);
+    assert_eq!(connection.send_blocking(&pop).await.unwrap(), None);
+    assert_eq!(connection.send_blocking(pop).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -164,15 +192,15 @@ async fn it_reconnects() {
         assert_eq!(echo(&client, "a").await, "a");
         let other_call = {
             let client = client.clone();
-            tokio::spawn(async move { client.send(&cmd::<Frame>("ECHO").arg("x")).await.map(|_| ()) })
+            tokio::spawn(async move { client.send(cmd::<Frame>("ECHO").arg("x")).await.map(|_| ()) })
         };
-        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         if let Err(error) = other_call.await.unwrap() {
             assert!(error.is_transient() || error.is_server(), "{round}: {error}");
         }
         // Later calls wait for the new connection, or report that the old one broke.
         loop {
-            match client.send(&cmd::<Frame>("ECHO").arg("b")).await {
+            match client.send(cmd::<Frame>("ECHO").arg("b")).await {
                 Ok(reply) => break assert_eq!(reply.value().as_str(), Some("b")),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error}"),
             }
@@ -189,8 +217,8 @@ async fn without_a_server_calls_run_out_of_time() {
     let client = Client::connect(&config).await.unwrap();
     drop(server);
     // One call detects that the server is gone; later calls wait for another one.
-    let _ = client.send(&cmd::<Frame>("PING")).await;
-    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
+    let _ = client.send(cmd::<Frame>("PING")).await;
+    let error = client.send(cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
 }
 
@@ -202,7 +230,7 @@ async fn a_stalled_server_is_detected() {
     let mut other = server.connect().await;
     let pause = cmd::<Frame>("CLIENT PAUSE").arg(500);
     other.send(&pause).await.unwrap();
-    let error = client.send(&cmd::<Frame>("PING")).await.unwrap_err();
+    let error = client.send(cmd::<Frame>("PING")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
 }
 
@@ -213,7 +241,7 @@ async fn an_idle_connection_is_pinged_and_closes_with_its_last_clone() {
     let client = options.connect().await.unwrap();
     let mut other = server.connect().await;
     let list = |other: &mut resp::Connection| {
-        other.queue(&cmd::<Frame>("CLIENT LIST"));
+        other.queue(cmd::<Frame>("CLIENT LIST"));
     };
     loop {
         list(&mut other);
@@ -246,10 +274,10 @@ async fn pushes_are_events() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     let mut events = client.events();
-    client.send(&cmd::<()>("CLIENT TRACKING ON")).await.unwrap();
-    client.send(&cmd::<()>("GET").arg("watched")).await.unwrap();
-    server.connect().await.send(&cmd::<Frame>("SET").arg("watched").arg(1)).await.unwrap();
-    client.send(&cmd::<()>("PING")).await.unwrap();
+    client.send(cmd::<()>("CLIENT TRACKING ON")).await.unwrap();
+    client.send(cmd::<()>("GET").arg("watched")).await.unwrap();
+    server.connect().await.send(cmd::<Frame>("SET").arg("watched").arg(1)).await.unwrap();
+    client.send(cmd::<()>("PING")).await.unwrap();
     let ClientEvent::Push(push) = events.recv().await.unwrap() else { panic!("a push") };
     assert_eq!(push.value().children().next().unwrap().as_str(), Some("invalidate"));
 }

@@ -51,7 +51,7 @@ async fn one_node_all_masters_all_keys_and_replicas() {
         }
     }
     assert!(
-        cluster.send(&cmd::<Frame>("PING")).await.is_ok() && cluster.send(&cmd::<Frame>("CLUSTER NODES")).await.is_ok()
+        cluster.send(cmd::<Frame>("PING")).await.is_ok() && cluster.send(cmd::<Frame>("CLUSTER NODES")).await.is_ok()
     );
 
     // All keys, of all masters.
@@ -66,7 +66,7 @@ async fn one_node_all_masters_all_keys_and_replicas() {
     assert_eq!(keys(cluster.scan().kind("stream")).await, BTreeSet::from(["other".to_owned()]));
 
     // One node, each master.
-    let sizes = cluster.send_to_masters(&cmd::<Frame>("DBSIZE")).await.unwrap();
+    let sizes = cluster.send_to_masters(cmd::<Frame>("DBSIZE")).await.unwrap();
     let masters: BTreeSet<String> = sizes.iter().map(|(node, _)| node.to_string()).collect();
     assert_eq!(masters, BTreeSet::from([first.to_string(), second.to_string()]));
     let sizes: Vec<u64> = sizes.into_iter().map(|(_, size)| size.unwrap().value().as_u64().unwrap()).collect();
@@ -74,57 +74,57 @@ async fn one_node_all_masters_all_keys_and_replicas() {
     let port = |reply: &resp::Frame| reply.value().get(b"port").unwrap().as_u64().unwrap();
     for (node, server) in [&first, &second, &replica].into_iter().zip(&nodes) {
         assert_eq!(
-            port(&cluster.send_to(node, &cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
+            port(&cluster.send_to(node, cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
             u64::from(server.port)
         );
         // The same configuration connects to each of them.
         let mut connection = Connection::connect(&config.clone().with_endpoint(node.clone())).await.unwrap();
-        assert_eq!(connection.send(&cmd::<Frame>("CLIENT GETNAME")).await.unwrap().value().as_str(), Some("me"));
+        assert_eq!(connection.send(cmd::<Frame>("CLIENT GETNAME")).await.unwrap().value().as_str(), Some("me"));
         assert_eq!(
-            port(&connection.send(&cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
+            port(&connection.send(cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
             u64::from(server.port)
         );
     }
-    let elsewhere = cluster.send_to(&first, &cmd::<Frame>("GET").arg("foo")).await.unwrap_err();
+    let elsewhere = cluster.send_to(&first, cmd::<Frame>("GET").arg("foo")).await.unwrap_err();
     assert_eq!(elsewhere.kind(), ErrorKind::Moved);
     assert_eq!(
-        cluster.send_to(&first, &cmd::<Frame>("BLPOP").arg("a").arg(0)).await.unwrap_err().kind(),
+        cluster.send_to(&first, cmd::<Frame>("BLPOP").arg("a").arg(0)).await.unwrap_err().kind(),
         ErrorKind::Usage
     );
 
     // Replicas answer reads. Masters answer writes, and reads without a replica. A replica reports
     // loading until the master knows its offset.
     while cluster.replicas().is_empty() {
-        cluster.send_to_masters(&cmd::<Frame>("PING")).await.unwrap();
+        cluster.send_to_masters(cmd::<Frame>("PING")).await.unwrap();
     }
     assert_eq!(cluster.replicas(), std::slice::from_ref(&replica));
-    cluster.send(&cmd::<()>("SET").arg("bar").arg("there")).await.unwrap();
+    cluster.send(cmd::<()>("SET").arg("bar").arg("there")).await.unwrap();
     Connection::connect(&config.clone().for_key("bar"))
         .await
         .unwrap()
-        .send(&cmd::<Frame>("WAIT").arg(1).arg(5000))
+        .send(cmd::<Frame>("WAIT").arg(1).arg(5000))
         .await
         .unwrap();
     let gets = async || {
-        let stats = cluster.send_to(&replica, &cmd::<Frame>("INFO commandstats")).await.unwrap();
+        let stats = cluster.send_to(&replica, cmd::<Frame>("INFO commandstats")).await.unwrap();
         let calls = stats.value().as_str().unwrap().split("cmdstat_get:calls=").nth(1).map(str::to_owned);
         calls.map_or(0, |calls| calls.split(',').next().unwrap().parse::<u64>().unwrap())
     };
     assert_eq!(gets().await, 0);
     for _ in 0..3 {
         assert_eq!(
-            cluster.send_to_replica(&cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(),
+            cluster.send_to_replica(cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(),
             Some("there")
         );
     }
     assert_eq!(gets().await, 3);
-    cluster.send_to_replica(&cmd::<Frame>("SET").arg("bar").arg("new")).await.unwrap();
-    assert_eq!(cluster.send(&cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(), Some("new"));
-    assert!(cluster.send_to_replica(&cmd::<Frame>("GET").arg("foo")).await.unwrap().value().is_null());
+    cluster.send_to_replica(cmd::<Frame>("SET").arg("bar").arg("new")).await.unwrap();
+    assert_eq!(cluster.send(cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(), Some("new"));
+    assert!(cluster.send_to_replica(cmd::<Frame>("GET").arg("foo")).await.unwrap().value().is_null());
     let [_first, _second, gone] = nodes;
     drop(gone);
     for _ in 0..3 {
-        let read = cluster.send_to_replica(&cmd::<Frame>("GET").arg("bar")).await;
+        let read = cluster.send_to_replica(cmd::<Frame>("GET").arg("bar")).await;
         assert!(
             read.as_ref().is_ok_and(|value| value.value().as_str() == Some("new"))
                 || read.is_err_and(|error| error.sent() == Sent::Maybe)
@@ -207,5 +207,5 @@ async fn hostile_answers_end_in_errors() {
     let cluster = ClusterClient::connect(&config.command_timeout(Some(Duration::from_millis(300)))).await.unwrap();
     assert_eq!(cluster.scan().next().await.unwrap_err().kind(), ErrorKind::UnexpectedReply);
     let node = Endpoint::tcp("127.0.0.1", port);
-    assert!(cluster.send_to(&node, &cmd::<Frame>("WHATEVER")).await.is_ok());
+    assert!(cluster.send_to(&node, cmd::<Frame>("WHATEVER")).await.is_ok());
 }

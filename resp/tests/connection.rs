@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
 use resp::testing::{Script, ScriptedServer, reply};
-use resp::{BlockTimeout, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, RespVersion, Sent, StreamId, cmd};
+use resp::{
+    BlockTimeout, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, GroupReader, Pipeline, RespVersion, Sent,
+    StreamId, cmd,
+};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
@@ -39,7 +42,7 @@ async fn over_tcp_with_name_and_database() {
     for resp2 in [false, true] {
         let config = server.tcp().client_name("tester").database(3).resp2(resp2);
         let mut connection = Connection::connect(&config).await.unwrap();
-        let info = connection.send(&cmd::<Frame>("CLIENT INFO")).await.unwrap();
+        let info = connection.send(cmd::<Frame>("CLIENT INFO")).await.unwrap();
         let info = info.value().as_str().unwrap().to_owned();
         assert!(info.contains("name=tester") && info.contains("db=3"), "{info}");
         assert_eq!(connection.protocol(), if resp2 { RespVersion::Resp2 } else { RespVersion::Resp3 });
@@ -53,7 +56,7 @@ async fn passwords_and_users() {
         let config = || server.config().resp2(resp2);
         let error = match Connection::connect(&config()).await {
             // With RESP2, the first command reports it.
-            Ok(mut connection) => connection.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err(),
+            Ok(mut connection) => connection.send(cmd::<Frame>("GET").arg("a")).await.unwrap_err(),
             Err(error) => error,
         };
         assert_eq!(error.kind(), ErrorKind::NoAuth, "{error}");
@@ -66,14 +69,14 @@ async fn passwords_and_users() {
         connection.send(&user).await.unwrap();
         let ann = config().user("ann").password("pw");
         let mut connection = Connection::connect(&ann).await.unwrap();
-        connection.send(&cmd::<()>("GET").arg("a")).await.unwrap();
-        let error = connection.send(&cmd::<Frame>("GET").arg("b")).await.unwrap_err();
+        connection.send(cmd::<()>("GET").arg("a")).await.unwrap();
+        let error = connection.send(cmd::<Frame>("GET").arg("b")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoPerm, "{error}");
         // A user without a password.
         connection = Connection::connect(&config().password("s3cret")).await.unwrap();
-        connection.send(&cmd::<()>("ACL SETUSER").args(["bob", "on", "nopass", "+@all", "~*"])).await.unwrap();
+        connection.send(cmd::<()>("ACL SETUSER").args(["bob", "on", "nopass", "+@all", "~*"])).await.unwrap();
         let mut connection = Connection::connect(&config().user("bob")).await.unwrap();
-        assert_eq!(connection.send(&cmd::<Frame>("ACL WHOAMI")).await.unwrap().value().as_str(), Some("bob"));
+        assert_eq!(connection.send(cmd::<Frame>("ACL WHOAMI")).await.unwrap().value().as_str(), Some("bob"));
         let error = Connection::connect(&config().user("nobody")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WrongPass, "{error}");
         let error = Connection::connect(&ann.password("other")).await.unwrap_err();
@@ -87,14 +90,14 @@ async fn a_server_without_hello() {
     let hello = cmd::<()>("HELLO").arg((3, "AUTH", "default")).arg(("pw", "SETNAME", "me"));
     let server = ScriptedServer::new([Script::new()
         .on(&hello, reply::error("ERR unknown command `HELLO`, with args beginning with: `3`, "))
-        .on(&cmd::<()>("AUTH").arg("pw"), reply::ok())
-        .on(&cmd::<()>("CLIENT SETNAME").arg("me"), reply::ok())
-        .on(&cmd::<()>("CLIENT SETINFO LIB-NAME").arg("resp-streams"), unknown.clone())
-        .on(&cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")), unknown)
-        .on(&cmd::<()>("PING"), "+PONG\r\n")]);
+        .on(cmd::<()>("AUTH").arg("pw"), reply::ok())
+        .on(cmd::<()>("CLIENT SETNAME").arg("me"), reply::ok())
+        .on(cmd::<()>("CLIENT SETINFO LIB-NAME").arg("resp-streams"), unknown.clone())
+        .on(cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")), unknown)
+        .on(cmd::<()>("PING"), "+PONG\r\n")]);
     let mut connection = Connection::connect(&server.config().password("pw").client_name("me")).await.unwrap();
     assert_eq!(connection.protocol(), RespVersion::Resp2);
-    let pong: String = connection.send(&cmd("PING")).await.unwrap();
+    let pong: String = connection.send(cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
     server.finish().await.unwrap();
 }
@@ -130,7 +133,7 @@ async fn dropped_futures_never_shift_replies() {
                 () = async { for _ in 0..round % 7 { tokio::task::yield_now().await; } } => {}
             }
             let text = format!("kept {round}");
-            let reply = connection.send(&cmd::<Frame>("ECHO").arg(&text)).await.unwrap();
+            let reply = connection.send(cmd::<Frame>("ECHO").arg(&text)).await.unwrap();
             assert_eq!(reply.value().as_str(), Some(&*text));
             // The same in single steps: an abandoned reply goes to no other command.
             let lost = cmd::<Frame>("ECHO").arg("lost");
@@ -139,14 +142,14 @@ async fn dropped_futures_never_shift_replies() {
                 _ = connection.send(&lost) => {}
                 () = tokio::task::yield_now() => {}
             }
-            connection.queue(&cmd::<Frame>("ECHO").arg(&text));
+            connection.queue(cmd::<Frame>("ECHO").arg(&text));
             assert_eq!(connection.owed(), 1);
             assert_eq!(connection.receive().await.unwrap().value().as_str(), Some(&*text));
             if round % 3 == 0 {
-                connection.queue(&cmd::<Frame>("ECHO").arg("dropped by send"));
+                connection.queue(cmd::<Frame>("ECHO").arg("dropped by send"));
             }
         }
-        assert_eq!(connection.send(&cmd::<Frame>("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
+        assert_eq!(connection.send(cmd::<Frame>("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
         assert_eq!(connection.owed(), 0);
     }
 }
@@ -157,7 +160,7 @@ async fn an_abandoned_blocking_read() {
     let mut connection = server.connect().await;
     let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::For(Duration::from_millis(100)));
     tokio::time::timeout(Duration::from_millis(10), connection.send_blocking(&read)).await.unwrap_err();
-    assert_eq!(connection.send(&cmd::<Frame>("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
+    assert_eq!(connection.send(cmd::<Frame>("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
 }
 
 #[tokio::test]
@@ -172,7 +175,7 @@ async fn a_large_command_abandoned_half_written() {
         () = std::future::ready(()) => {}
     }
     assert!(connection.buffered() > 0 && connection.buffered() < large.len());
-    let length = connection.send(&cmd::<Frame>("STRLEN").arg("large")).await.unwrap();
+    let length = connection.send(cmd::<Frame>("STRLEN").arg("large")).await.unwrap();
     assert_eq!(length.value().as_int(), Some(8 << 20));
 }
 
@@ -185,7 +188,7 @@ async fn full_buffers_in_both_directions_do_not_deadlock() {
     const COMMANDS: usize = 160;
     let payload = vec![b'x'; 64 << 10];
     for _ in 0..COMMANDS {
-        connection.queue(&cmd::<Frame>("ECHO").arg(&payload));
+        connection.queue(cmd::<Frame>("ECHO").arg(&payload));
     }
     assert!(connection.buffered() > 10 << 20);
     connection.flush().await.unwrap();
@@ -195,7 +198,7 @@ async fn full_buffers_in_both_directions_do_not_deadlock() {
     }
     // The same without a flush.
     for _ in 0..COMMANDS {
-        connection.queue(&cmd::<Frame>("ECHO").arg(&payload));
+        connection.queue(cmd::<Frame>("ECHO").arg(&payload));
     }
     for _ in 0..COMMANDS {
         connection.receive().await.unwrap();
@@ -208,11 +211,11 @@ async fn full_buffers_in_both_directions_do_not_deadlock() {
 async fn a_stalled_peer_times_out_and_closes() {
     let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
     let began = Instant::now();
-    let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
+    let error = connection.send(cmd::<Frame>("PING")).await.unwrap_err();
     assert!(began.elapsed() >= Duration::from_millis(200));
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
     assert!(error.to_string().starts_with("PING: "), "{error}");
-    let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
+    let error = connection.send(cmd::<Frame>("PING")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Closed, Sent::No), "{error}");
     assert_eq!(connection.receive().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(connection.flush().await.unwrap_err().kind(), ErrorKind::Closed);
@@ -267,7 +270,7 @@ async fn the_reply_to_a_blocking_command_must_begin_in_time() {
 async fn unwritten_commands_were_not_executed() {
     // The peer reads only the beginning.
     let (mut connection, peer) = with_peer(&config(), 64).await;
-    let error = connection.send(&cmd::<Frame>("SET").arg("key").arg(vec![0; 1000])).await.unwrap_err();
+    let error = connection.send(cmd::<Frame>("SET").arg("key").arg(vec![0; 1000])).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
     drop(peer);
 }
@@ -276,7 +279,7 @@ async fn unwritten_commands_were_not_executed() {
 async fn a_peer_that_disconnects() {
     let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
     drop(peer);
-    let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
+    let error = connection.send(cmd::<Frame>("PING")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert!(error.is_transient() && error.closes_connection());
 
@@ -284,7 +287,7 @@ async fn a_peer_that_disconnects() {
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
     peer.write_all(b"$10\r\nabc").await.unwrap();
     drop(peer);
-    assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(connection.send(cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[tokio::test]
@@ -307,17 +310,18 @@ async fn a_protocol_error_ends_the_connection() {
     for garbage in ["HTTP/1.1 400 Bad CommandWriter\r\n\r\n", ":x\r\n", "$999999999999\r\n", "*1\r\n.\r\n"] {
         let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
         peer.write_all(garbage.as_bytes()).await.unwrap();
-        let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
+        let error = connection.send(cmd::<Frame>("PING")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "{garbage:?}: {error}");
-        assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(connection.send(cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
     }
 }
 
 #[tokio::test]
 async fn pushes_are_no_replies() {
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
-    peer.write_all(b">2\r\n+invalidate\r\n*1\r\n+a\r\n+PONG\r\n>1\r\n+later\r\n").await.unwrap();
-    assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    let answer = peer.write_all(b">2\r\n+invalidate\r\n*1\r\n+a\r\n+PONG\r\n>1\r\n+later\r\n");
+    let (pong, _) = tokio::join!(connection.send(cmd::<String>("PING")), answer);
+    assert_eq!(pong.unwrap(), "PONG");
     assert_eq!(connection.take_push().unwrap().value().children().next().unwrap().as_str(), Some("invalidate"));
     assert!(connection.take_push().is_none());
 }
@@ -338,12 +342,11 @@ async fn an_unexpected_shape_is_an_error_and_not_the_end() {
         "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*1\r\n$3\r\n1-1\r\n",
         "%1\r\n*0\r\n*0\r\n",
     ] {
-        peer.write_all(reply.as_bytes()).await.unwrap();
-        let error = connection.send(&read).await.unwrap_err();
+        let error = tokio::join!(connection.send(&read), peer.write_all(reply.as_bytes())).0.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedReply, "{reply:?}: {error}");
     }
-    peer.write_all(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*0\r\n:5\r\n:2\r\n").await.unwrap();
-    let read = connection.send(&read).await.unwrap();
+    let answer = peer.write_all(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*0\r\n:5\r\n:2\r\n");
+    let read = tokio::join!(connection.send(&read), answer).0.unwrap();
     let entry = read.entries().first().unwrap();
     assert_eq!((entry.idle, entry.deliveries), (Some(Duration::from_millis(5)), Some(2)));
 }
@@ -356,10 +359,34 @@ async fn an_unsolicited_reply() {
 
     // A reply that arrives before the command belongs to no call.
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
-    peer.write_all(b"+PONG\r\n+what?\r\n").await.unwrap();
-    connection.send(&cmd::<()>("PING")).await.unwrap();
-    let error = connection.send(&cmd::<Frame>("GET").arg("x")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    peer.write_all(b"+PONG\r\n").await.unwrap();
+    let error = connection.send(cmd::<()>("PING")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Protocol, Sent::No), "{error}");
+    assert!(connection.is_closed());
+    // So does one in a pipeline, and before a reader's request.
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let mut pipeline = Pipeline::new();
+    let _ = pipeline.add(cmd::<()>("PING"));
+    peer.write_all(b"+PONG\r\n").await.unwrap();
+    assert_eq!(connection.run(&pipeline).await.unwrap_err().kind(), ErrorKind::Protocol);
+    let (connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let mut reader = GroupReader::new(connection, "s", "g", "c");
+    peer.write_all(b"*0\r\n").await.unwrap();
+    assert_eq!(reader.read(None).await.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+/// A link that broke while it was idle: the command was certainly not executed.
+#[tokio::test]
+async fn a_lost_link_is_noticed_before_a_command_is_sent() {
+    let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
+    drop(peer);
+    let error = connection.send(cmd::<()>("INCR").arg("n")).await.unwrap_err();
+    assert_eq!((error.sent(), error.is_transient()), (Sent::No, true), "{error}");
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    peer.write_all(b"-ERR the server shuts down\r\n").await.unwrap();
+    drop(peer);
+    let error = connection.send(cmd::<()>("INCR").arg("n")).await.unwrap_err();
+    assert_eq!((error.sent(), error.message()), (Sent::No, "ERR the server shuts down"), "{error}");
 }
 
 #[tokio::test]
@@ -368,8 +395,8 @@ async fn large_payloads_arrive_whole() {
     let mut connection = server.connect().await;
     let line: Vec<u8> = (0..64 << 20).map(|n| (n % 251) as u8).collect();
     let fields = [("line", &line)];
-    let id = connection.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap();
-    let entries = connection.send(&XRead::new("s", StreamId::ZERO)).await.unwrap();
+    let id = connection.send(XAdd::new("s", AddId::Auto, &fields)).await.unwrap();
+    let entries = connection.send(XRead::new("s", StreamId::ZERO)).await.unwrap();
     let entry = entries.entries().first().unwrap();
     assert_eq!(entry.id, id);
     assert!(entry.field(b"line") == Some(&line[..]));
@@ -385,23 +412,23 @@ async fn a_subscription_is_answered_by_pushes_and_commands_still_work() {
     let config = server.config().command_timeout(Some(Duration::from_millis(200)));
     let mut connection = Connection::connect(&config).await.unwrap();
     let mut other = Connection::connect(&config).await.unwrap();
-    connection.subscribe(&cmd::<Frame>("SUBSCRIBE").arg("news").arg("more")).await.unwrap();
+    connection.subscribe(cmd::<Frame>("SUBSCRIBE").arg("news").arg("more")).await.unwrap();
     for (channel, count) in [("news", "1"), ("more", "2")] {
         assert_eq!(words(&connection.next_push().await.unwrap()), ["subscribe", channel, count]);
     }
     // Longer than the command timeout, which does not apply to push messages.
     let late = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        other.send(&cmd::<()>("PUBLISH").arg("news").arg("one")).await.unwrap();
+        other.send(cmd::<()>("PUBLISH").arg("news").arg("one")).await.unwrap();
     };
     let (push, ()) = tokio::join!(connection.next_push(), late);
     assert_eq!(words(&push.unwrap()), ["message", "news", "one"]);
-    other.send(&cmd::<()>("PUBLISH").arg("more").arg("two")).await.unwrap();
-    assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    other.send(cmd::<()>("PUBLISH").arg("more").arg("two")).await.unwrap();
+    assert_eq!(connection.send(cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
     assert_eq!(words(&connection.next_push().await.unwrap()), ["message", "more", "two"]);
     // Dropping the future loses nothing.
     assert!(tokio::time::timeout(Duration::from_millis(20), connection.next_push()).await.is_err());
-    connection.subscribe(&cmd::<Frame>("unsubscribe").arg("news")).await.unwrap();
+    connection.subscribe(cmd::<Frame>("unsubscribe").arg("news")).await.unwrap();
     assert_eq!(words(&connection.next_push().await.unwrap()), ["unsubscribe", "news", "1"]);
     drop(server);
     assert!(connection.next_push().await.unwrap_err().closes_connection());
@@ -411,19 +438,19 @@ async fn a_subscription_is_answered_by_pushes_and_commands_still_work() {
 async fn non_subscriptions_are_refused_and_close_nothing() {
     let server = Server::start();
     let mut connection = Connection::connect(&server.config()).await.unwrap();
-    let error = connection.send(&cmd::<Frame>("SUBSCRIBE").arg("news")).await.unwrap_err();
+    let error = connection.send(cmd::<Frame>("SUBSCRIBE").arg("news")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{error}");
-    let error = connection.subscribe(&cmd::<Frame>("GET").arg("key")).await.unwrap_err();
+    let error = connection.subscribe(cmd::<Frame>("GET").arg("key")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     // Redis refuses it: there is no channel.
-    connection.subscribe(&cmd::<Frame>("SUBSCRIBE")).await.unwrap();
+    connection.subscribe(cmd::<Frame>("SUBSCRIBE")).await.unwrap();
     let error = connection.next_push().await.unwrap_err();
     assert!(error.is_server() && error.to_string().contains("wrong number of arguments"), "{error}");
-    connection.queue(&cmd::<Frame>("PING"));
+    connection.queue(cmd::<Frame>("PING"));
     assert_eq!(connection.next_push().await.unwrap_err().kind(), ErrorKind::Usage);
     assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("PONG"));
     let mut old = Connection::connect(&server.config().resp2(true)).await.unwrap();
-    let error = old.subscribe(&cmd::<Frame>("SUBSCRIBE").arg("news")).await.unwrap_err();
+    let error = old.subscribe(cmd::<Frame>("SUBSCRIBE").arg("news")).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("RESP3"), "{error}");
-    assert_eq!(old.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    assert_eq!(old.send(cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
 }

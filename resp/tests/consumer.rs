@@ -22,12 +22,12 @@ fn options(server: &Server, name: &str) -> ConsumerOptions {
 async fn add(connection: &mut Connection, numbers: std::ops::Range<u64>) {
     for n in numbers {
         let id = StreamId::new(1, n + 1);
-        connection.send(&XAdd::new("s", id, &[("n", n.to_string())])).await.unwrap();
+        connection.send(XAdd::new("s", id, &[("n", n.to_string())])).await.unwrap();
     }
 }
 
 async fn pending(connection: &mut Connection) -> u64 {
-    connection.send(&XPending::new("s", "g")).await.unwrap().count
+    connection.send(XPending::new("s", "g")).await.unwrap().count
 }
 
 /// Returns the IDs of the next `count` entries.
@@ -70,7 +70,7 @@ async fn pending_entries_come_before_new_ones() {
         let mut consumer = options(&server, "c").connect().await.unwrap();
         assert_eq!(consumer.next().await.unwrap().unwrap().entries().len(), 10);
     }
-    other.send(&XDel::new("s", [StreamId::new(1, 3)])).await.unwrap();
+    other.send(XDel::new("s", [StreamId::new(1, 3)])).await.unwrap();
     let mut consumer = options(&server, "c").connect().await.unwrap();
     let batch = consumer.next().await.unwrap().unwrap();
     assert_eq!((batch.origin(), batch.entries().len()), (BatchOrigin::Pending, 10));
@@ -124,7 +124,7 @@ async fn broken_connections_lose_nothing() {
     let mut seen = BTreeSet::new();
     for round in 0..30u64 {
         add(&mut other, round * 10..round * 10 + 10).await;
-        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         while seen.len() < (round as usize + 1) * 10 {
             let batch = consumer.next().await.unwrap().unwrap();
             seen.extend(batch.ids());
@@ -143,15 +143,15 @@ async fn a_lost_group_is_created_again() {
     let mut consumer = options(&server, "c").connect().await.unwrap();
     add(&mut other, 0..5).await;
     assert_eq!(take(&mut consumer, 5).await.0.len(), 5);
-    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+    other.send(cmd::<()>("FLUSHALL")).await.unwrap();
     add(&mut other, 0..7).await;
     assert_eq!(take(&mut consumer, 7).await.0, (0..7).collect::<Vec<_>>());
 
     // Except when the group must not be created.
     let mut strict = options(&server, "c").create_group(None).connect().await.unwrap();
-    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+    other.send(cmd::<()>("FLUSHALL")).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd::<()>("SET").arg("s").arg(1)).await.unwrap();
+    other.send(cmd::<()>("SET").arg("s").arg(1)).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::WrongType);
     assert_eq!(options(&server, "c").connect().await.unwrap_err().kind(), ErrorKind::WrongType);
 }
@@ -162,7 +162,7 @@ async fn entries_of_dead_consumers_are_claimed() {
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").claim_idle(Some(Duration::from_millis(20))).connect().await.unwrap();
     add(&mut other, 0..25).await;
-    other.send(&XReadGroup::new("s", "g", "dead", GroupFrom::New).count(23)).await.unwrap();
+    other.send(XReadGroup::new("s", "g", "dead", GroupFrom::New).count(23)).await.unwrap();
     let (mut ids, origins) = take(&mut consumer, 25).await;
     ids.sort_unstable();
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
@@ -178,7 +178,7 @@ async fn a_blocked_consumer_stops_at_once() {
     let stop = async {
         // Not before it blocks in the server.
         loop {
-            let list = other.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
+            let list = other.send(cmd::<Frame>("CLIENT LIST")).await.unwrap();
             if list.value().as_str().unwrap().contains("cmd=xreadgroup") {
                 break stopper.stop();
             }
@@ -219,7 +219,7 @@ async fn drain_returns_the_last_reply() {
         assert!(last.unwrap().is_none(), "nothing came");
 
         let mut reader = GroupReader::new(server.connect().await, "s", "g", "r");
-        assert!(reader.read(None).await.unwrap().is_none(), "nothing is pending");
+        assert!(reader.read_once(None).await.unwrap().is_none(), "nothing is pending");
         add(&mut other, if resp2 { 1..2 } else { 0..1 }).await;
         reader.prefetch().await.unwrap();
         let last = reader.drain().await.unwrap().unwrap();
@@ -233,29 +233,64 @@ async fn drain_returns_the_last_reply() {
 /// A reader over its own connection, in the group `g` of the stream `s`.
 async fn reader(server: &Server) -> GroupReader {
     let mut connection = server.connect().await;
-    connection.send(&XGroupCreate::new("s", "g", StreamId::ZERO).make_stream()).await.unwrap();
+    connection.send(XGroupCreate::new("s", "g", StreamId::ZERO).make_stream()).await.unwrap();
     GroupReader::new(connection, "s", "g", "c").count(10)
 }
 
 /// As [`take`], without blocking.
 async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
     let (mut pending, mut new) = (Vec::new(), Vec::new());
-    loop {
-        let was_pending = consumer.has_pending();
-        match consumer.read(None).await.unwrap() {
-            Some(batch) => {
-                let ids = batch.ids().map(|id| id.seq - 1);
-                if batch.origin() == BatchOrigin::Pending {
-                    pending.extend(ids);
-                } else {
-                    new.extend(ids);
-                }
-                consumer.ack(batch.ids());
-            }
-            None if was_pending => assert!(!consumer.has_pending()),
-            None => return (pending, new),
+    while let Some(batch) = consumer.read(None).await.unwrap() {
+        let ids = batch.ids().map(|id| id.seq - 1);
+        if batch.origin() == BatchOrigin::Pending {
+            pending.extend(ids);
+        } else {
+            new.extend(ids);
         }
+        consumer.ack(batch.ids());
     }
+    (pending, new)
+}
+
+/// `None` from `read` means that there is nothing to read, whatever was looked for.
+#[tokio::test]
+async fn a_loop_over_reads_ends_when_there_is_nothing() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let idle = Duration::from_millis(20);
+    let mut consumer = reader(&server).await.claim_idle(Some(idle));
+    let read_as = async |name: &str, connection: &mut Connection| {
+        connection.send(XReadGroup::new("s", "g", name, GroupFrom::New)).await.unwrap().entries().len()
+    };
+    // Pending with a consumer that is gone, pending with this one, new.
+    add(&mut other, 0..15).await;
+    assert_eq!(read_as("gone", &mut other).await, 15);
+    tokio::time::sleep(idle).await;
+    add(&mut other, 15..30).await;
+    assert_eq!(read_as("c", &mut other).await, 15);
+    add(&mut other, 30..45).await;
+    let mut origins = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    while let Some(batch) = consumer.read(None).await.unwrap() {
+        origins.insert(Origin2::from(batch.origin()));
+        seen.extend(batch.ids().map(|id| id.seq - 1));
+        consumer.ack(batch.ids());
+    }
+    assert_eq!(seen, (0..45).collect());
+    assert_eq!(origins, BTreeSet::from([Origin2::Pending, Origin2::Claimed, Origin2::New]));
+
+    // It also waits for what becomes claimable meanwhile.
+    add(&mut other, 45..46).await;
+    assert_eq!(read_as("gone", &mut other).await, 1);
+    let batch = consumer.read(Some(Duration::MAX)).await.unwrap().unwrap();
+    assert_eq!((batch.origin(), batch.ids().next()), (BatchOrigin::Claimed, Some(StreamId::new(1, 46))));
+
+    // A single request looks for one thing only.
+    let mut consumer = GroupReader::new(server.connect().await, "s", "g", "another").count(10);
+    add(&mut other, 46..47).await;
+    assert!(consumer.read_once(None).await.unwrap().is_none() && !consumer.has_pending(), "nothing is pending");
+    assert_eq!(consumer.read_once(None).await.unwrap().unwrap().origin(), BatchOrigin::New);
+    assert!(consumer.read(Some(Duration::from_millis(1))).await.unwrap().is_none(), "the time is over");
 }
 
 #[tokio::test]
@@ -265,7 +300,7 @@ async fn a_group_reader_works_step_by_step() {
     let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     // It does not create the group.
     assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
+    other.send(cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
     add(&mut other, 0..25).await;
     assert!(consumer.has_pending(), "it does not know yet");
     assert_eq!(read_all(&mut consumer).await, (vec![], (0..25).collect()));
@@ -280,7 +315,7 @@ async fn a_group_reader_works_step_by_step() {
     let left = pending(&mut other).await as usize;
     assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
     // It does not reconnect.
-    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.is_closed());
@@ -292,7 +327,7 @@ async fn behind_an_id_nothing_becomes_pending() {
     let mut other = server.connect().await;
     let mut consumer = reader(&server).await;
     add(&mut other, 0..30).await;
-    assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
+    assert!(consumer.read_once(None).await.unwrap().is_none(), "nothing is pending");
     consumer.set_behind(Some(StreamId::ZERO));
     let first = consumer.read(None).await.unwrap().unwrap();
     // Each reply moves the position, of reads ahead, too.
@@ -314,7 +349,7 @@ async fn prefetching_and_sending_between_reads_shift_nothing() {
     let mut other = server.connect().await;
     let mut consumer = reader(&server).await;
     add(&mut other, 0..100).await;
-    assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
+    assert!(consumer.read_once(None).await.unwrap().is_none(), "nothing is pending");
     let mut seen = Vec::new();
     while let Some(batch) = consumer.read(None).await.unwrap() {
         consumer.prefetch().await.unwrap();
@@ -322,7 +357,7 @@ async fn prefetching_and_sending_between_reads_shift_nothing() {
         assert!(consumer.has_read_in_flight());
         // The server has already sent the next ones.
         for _ in 0..2 {
-            let reply = consumer.send(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
+            let reply = consumer.send(cmd::<Frame>("ECHO").arg("between")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("between"));
         }
         seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -353,7 +388,7 @@ async fn dropped_reads_and_sends_lose_nothing() {
         }
         let echo = cmd::<Frame>("ECHO").arg("dropped");
         tokio::select! { biased; _ = consumer.send(&echo) => {}, () = tokio::task::yield_now() => {} }
-        let reply = consumer.send(&cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
+        let reply = consumer.send(cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
         assert_eq!(reply.value().as_str(), Some(&n.to_string()[..]));
         if let Some(batch) = got {
             seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -394,18 +429,18 @@ async fn a_key_deleted_under_a_blocked_read() {
         let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
         let reading = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().ids().next() });
         until_one_waits(&mut other).await;
-        other.send(&cmd::<()>(how)).await.unwrap();
+        other.send(cmd::<()>(how)).await.unwrap();
         until_one_waits(&mut other).await;
-        let id = other.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
+        let id = other.send(XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
         assert_eq!(reading.await.unwrap(), Some(id), "{how}");
-        other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        other.send(cmd::<()>("FLUSHALL")).await.unwrap();
     }
 }
 
 /// Waits until a read blocks in the server.
 async fn until_one_waits(connection: &mut Connection) {
     loop {
-        let clients = connection.send(&cmd::<Frame>("INFO clients")).await.unwrap();
+        let clients = connection.send(cmd::<Frame>("INFO clients")).await.unwrap();
         if clients.value().as_str().unwrap().contains("blocked_clients:1") {
             break;
         }
@@ -432,7 +467,7 @@ async fn acknowledgements_are_flushed_over_the_readers_connection() {
 
 /// Returns how many connections the server has accepted.
 async fn connections(connection: &mut Connection) -> String {
-    let stats: String = connection.send(&cmd("INFO stats")).await.unwrap();
+    let stats: String = connection.send(cmd("INFO stats")).await.unwrap();
     stats.lines().find(|line| line.starts_with("total_connections_received")).unwrap().to_owned()
 }
 
@@ -442,19 +477,19 @@ async fn a_transient_refusal_to_create_the_group_is_retried() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").connect().await.unwrap();
-    other.send(&cmd::<()>("CONFIG SET maxmemory 1")).await.unwrap();
-    other.send(&cmd::<()>("DEL").arg("s")).await.unwrap();
+    other.send(cmd::<()>("CONFIG SET maxmemory 1")).await.unwrap();
+    other.send(cmd::<()>("DEL").arg("s")).await.unwrap();
     let reading = tokio::spawn(async move { consumer.next().await.map(|batch| batch.unwrap().ids().count()) });
     // It tries to create the group several times, and is refused.
     loop {
-        let refused = other.send(&cmd::<Frame>("INFO errorstats")).await.unwrap();
+        let refused = other.send(cmd::<Frame>("INFO errorstats")).await.unwrap();
         let oom = refused.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("errorstat_OOM:count="));
         if oom.is_some_and(|count| count.parse::<u64>().unwrap() > 3) {
             break;
         }
         assert!(!reading.is_finished(), "{:?}", reading.await);
     }
-    other.send(&cmd::<()>("CONFIG SET maxmemory 0")).await.unwrap();
+    other.send(cmd::<()>("CONFIG SET maxmemory 0")).await.unwrap();
     add(&mut other, 0..1).await;
     assert_eq!(reading.await.unwrap().unwrap(), 1);
 }

@@ -80,9 +80,9 @@ async fn a_client_reconnects_after_readonly() {
     let port = server(demoted, silent()).await;
     let client = Client::connect(&Config::new(Endpoint::tcp("127.0.0.1", port))).await.unwrap();
     let mut events = client.events();
-    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
+    let error = client.send(cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    assert_eq!(client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap().value().as_str(), Some("1"));
+    assert_eq!(client.send(cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap().value().as_str(), Some("1"));
     assert!(
         matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(error) if error.kind() == ErrorKind::ReadOnly)
     );
@@ -94,7 +94,7 @@ async fn a_client_reconnects_after_readonly() {
     let mut transaction = Transaction::new();
     transaction.add(cmd::<()>("SET").arg("a").arg("b"));
     client.exec(&transaction).await.unwrap_err();
-    assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
+    assert_eq!(client.send(cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
 }
 
 /// There may be no master behind the address, so the client does not reconnect for each write. A
@@ -112,7 +112,7 @@ async fn reconnects_because_of_readonly_are_rate_limited() {
         let client = ClientOptions::new(config).reconnect_on_readonly(leaves).connect().await.unwrap();
         let begun = Instant::now();
         for _ in 0..200 {
-            assert_eq!(client.send(&cmd::<Frame>("INCR").arg("a")).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(client.send(cmd::<Frame>("INCR").arg("a")).await.unwrap_err().kind(), ErrorKind::ReadOnly);
         }
         let most = 2 + begun.elapsed().as_secs() as usize;
         let made = connections.load(Ordering::SeqCst);
@@ -176,7 +176,7 @@ async fn a_reading_client_follows_a_failover() {
         let (config, switch, until_asked) = replaced(subscribes).await;
         let client = Client::connect(&config).await.unwrap();
         let mut events = client.events();
-        assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("old"));
+        assert_eq!(client.send(cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("old"));
         until_asked.await;
         assert!(events.try_recv().is_err());
         switch();
@@ -184,7 +184,7 @@ async fn a_reading_client_follows_a_failover() {
             matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(error) if error.kind() == ErrorKind::NotMaster)
         );
         assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
-        assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("new"));
+        assert_eq!(client.send(cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("new"));
     }
 }
 
@@ -211,7 +211,7 @@ async fn tracking_is_enabled_again_after_a_reconnect() {
     let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
     let mut other = server.connect().await;
     // A refused command is not repeated.
-    client.send(&cmd::<()>("CLIENT TRACKING ON NONSENSE")).await.unwrap_err();
+    client.send(cmd::<()>("CLIENT TRACKING ON NONSENSE")).await.unwrap_err();
     let tracking = cmd::<Frame>("client").arg("Tracking").arg("on").arg("BCAST").arg("PREFIX").arg("a");
     let mut transaction = Transaction::new();
     transaction.add(&tracking);
@@ -219,20 +219,20 @@ async fn tracking_is_enabled_again_after_a_reconnect() {
     client.exec(&transaction).await.unwrap();
     let mut events = client.events();
     for round in 0..3 {
-        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         while !matches!(events.recv().await.unwrap(), ClientEvent::Connected) {}
         for key in ["a1", "b1"] {
-            other.send(&cmd::<()>("SET").arg(key).arg(round)).await.unwrap();
+            other.send(cmd::<()>("SET").arg(key).arg(round)).await.unwrap();
             let ClientEvent::Push(push) = events.recv().await.unwrap() else { panic!("an invalidation of {key}") };
             assert!(format!("{push:?}").contains(key), "{push:?}");
         }
     }
     // Not after tracking was disabled.
-    client.send(&cmd::<()>("CLIENT TRACKING OFF")).await.unwrap();
-    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    client.send(cmd::<()>("CLIENT TRACKING OFF")).await.unwrap();
+    other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     while !matches!(events.recv().await.unwrap(), ClientEvent::Connected) {}
-    other.send(&cmd::<()>("SET").arg("a1").arg("x")).await.unwrap();
-    client.send(&cmd::<()>("PING")).await.unwrap();
+    other.send(cmd::<()>("SET").arg("a1").arg("x")).await.unwrap();
+    client.send(cmd::<()>("PING")).await.unwrap();
     assert!(events.try_recv().is_err());
 }
 
@@ -246,10 +246,10 @@ async fn tracking_that_is_lost_is_an_event() {
     let mut redirected = server.connect().await;
     let to = redirected.client_id().unwrap();
     assert_ne!(id, to);
-    client.send(&cmd::<()>("CLIENT TRACKING ON REDIRECT").arg(to)).await.unwrap();
+    client.send(cmd::<()>("CLIENT TRACKING ON REDIRECT").arg(to)).await.unwrap();
     let mut events = client.events();
-    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
-    redirected.send(&cmd::<()>("PING")).await.unwrap_err();
+    other.send(cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    redirected.send(cmd::<()>("PING")).await.unwrap_err();
     assert!(matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(_)));
     let ClientEvent::TrackingLost(error) = events.recv().await.unwrap() else { panic!("it is lost") };
     assert!(error.to_string().contains("CLIENT TRACKING"), "{error}");

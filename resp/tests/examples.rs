@@ -56,7 +56,7 @@ async fn every_example_runs() {
     let lines: String = (0..2500).map(|n| format!("line {n}\n")).collect();
     producer.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     assert!(producer.wait().unwrap().success());
-    assert_eq!(connection.send(&XLen::new("events")).await.unwrap(), 2500);
+    assert_eq!(connection.send(XLen::new("events")).await.unwrap(), 2500);
 
     // The consumer group reads them, and ends with Ctrl-C.
     let mut consumer = Command::new(examples.join("consumer_group"))
@@ -71,7 +71,7 @@ async fn every_example_runs() {
     }
     let killed = Command::new("kill").args(["-INT", &consumer.id().to_string()]).status().unwrap();
     assert!(killed.success() && consumer.wait().unwrap().success());
-    assert_eq!(connection.send(&XPending::new("events", "workers")).await.unwrap().count, 0);
+    assert_eq!(connection.send(XPending::new("events", "workers")).await.unwrap().count, 0);
 
     if server.since((7, 0), "example custom_command: PEXPIRE with NX").await {
         let custom = said(Command::new(examples.join("custom_command")).arg(&url));

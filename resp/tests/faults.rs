@@ -110,15 +110,15 @@ async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
         assert!(connection.is_closed());
     };
 
-    let added = connection.send(&XAdd::new(key, ID, &[("line", key)])).await;
+    let added = connection.send(XAdd::new(key, ID, &[("line", key)])).await;
     done.added = Some(added.map(|id| assert_eq!(id, ID)));
     if let Some(Err(error)) = &done.added {
         unless_closed(&connection, error);
         // After an error, no later call hangs or succeeds.
-        assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(connection.send(cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
         return done;
     }
-    let read = connection.send(&XReadGroup::new(key, "g", "c", GroupFrom::New)).await;
+    let read = connection.send(XReadGroup::new(key, "g", "c", GroupFrom::New)).await;
     done.read = Some(read.map(|read| {
         assert_eq!(read.ids().collect::<Vec<_>>(), [ID]);
         assert_eq!(read.entries().first().unwrap().field(b"line"), Some(key.as_bytes()));
@@ -127,7 +127,7 @@ async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
         unless_closed(&connection, error);
         return done;
     }
-    let acknowledged = connection.send(&XAck::new(key, "g", [ID])).await;
+    let acknowledged = connection.send(XAck::new(key, "g", [ID])).await;
     done.acknowledged = Some(acknowledged.map(|count| assert_eq!(count, 1)));
     done
 }
@@ -150,7 +150,7 @@ async fn at_every_byte(fault: Fault, resp2: bool) {
     let path = server.folder().join("redis.sock");
 
     // The number of bytes per direction without a fault.
-    healthy.send(&XGroupCreate::new("key-00000", "g", ID.previous().unwrap()).make_stream()).await.unwrap();
+    healthy.send(XGroupCreate::new("key-00000", "g", ID.previous().unwrap()).make_stream()).await.unwrap();
     let passed = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     let socket = UnixStream::connect(&path).await.unwrap();
     let whole = Faulty { socket, fault, read_left: usize::MAX, write_left: usize::MAX, passed: Arc::clone(&passed) };
@@ -177,8 +177,8 @@ async fn at_every_byte(fault: Fault, resp2: bool) {
                     let done = tokio::time::timeout(Duration::from_secs(20), session(&config, socket, &key));
                     let done = done.await.unwrap_or_else(|_| panic!("hangs at {read_left} {write_left}"));
                     // This reply proves that the server has read everything before.
-                    let added = healthy.send(&XLen::new(&key)).await.unwrap() == 1;
-                    let pending = healthy.send(&XPending::new(&key, "g")).await.unwrap().count == 1;
+                    let added = healthy.send(XLen::new(&key)).await.unwrap() == 1;
+                    let pending = healthy.send(XPending::new(&key, "g")).await.unwrap().count == 1;
                     let at = format!("{fault:?} after {read_left} read, {write_left} written");
                     judge(&done.added, added, &format!("XADD, {at}"));
                     if let Some(Err(error)) = &done.read

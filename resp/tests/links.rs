@@ -59,7 +59,7 @@ async fn send<C: Command>(client: &Client, command: &C, at: &str) -> Result<C::R
 /// Adds, reads and acknowledges one entry through the shared client.
 async fn client(case: Case) {
     let Case { broken, mut healthy, key, at } = case;
-    healthy.send(&XGroupCreate::new(&key, "g", StreamId::ZERO).make_stream()).await.unwrap();
+    healthy.send(XGroupCreate::new(&key, "g", StreamId::ZERO).make_stream()).await.unwrap();
     let client = loop {
         match ClientOptions::new(broken.clone()).backoff(backoff()).connect().await {
             Ok(client) => break client,
@@ -79,7 +79,7 @@ async fn client(case: Case) {
             Err(error) => maybe |= error.sent() == Sent::Maybe,
         }
     }
-    assert_eq!(healthy.send(&XLen::new(&key)).await.unwrap(), 1, "{at}");
+    assert_eq!(healthy.send(XLen::new(&key)).await.unwrap(), 1, "{at}");
 
     let mut maybe = false;
     loop {
@@ -103,14 +103,14 @@ async fn client(case: Case) {
             Err(error) => maybe |= error.sent() == Sent::Maybe,
         }
     }
-    assert_eq!(healthy.send(&XPending::new(&key, "g")).await.unwrap().count, 0, "{at}");
+    assert_eq!(healthy.send(XPending::new(&key, "g")).await.unwrap().count, 0, "{at}");
 }
 
 /// Consumes three entries.
 async fn consumer(case: Case) {
     let Case { broken, mut healthy, key, at } = case;
     for n in 1..=3 {
-        healthy.send(&XAdd::new(&key, StreamId::new(n, 0), &[("line", format!("{key} {n}"))])).await.unwrap();
+        healthy.send(XAdd::new(&key, StreamId::new(n, 0), &[("line", format!("{key} {n}"))])).await.unwrap();
     }
     let mut consumer = loop {
         let options = ConsumerOptions::new(broken.clone(), &key, "g", "c").count(2).block(Duration::from_millis(10));
@@ -139,7 +139,7 @@ async fn consumer(case: Case) {
     while let Err(error) = consumer.flush().await {
         assert!(error.is_transient(), "{at}: {error}");
     }
-    assert_eq!((consumer.unconfirmed(), healthy.send(&XPending::new(&key, "g")).await.unwrap().count), (0, 0), "{at}");
+    assert_eq!((consumer.unconfirmed(), healthy.send(XPending::new(&key, "g")).await.unwrap().count), (0, 0), "{at}");
 }
 
 async fn at_every_byte<S>(fault: Fault, session: fn(Case) -> S)

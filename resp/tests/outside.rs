@@ -56,7 +56,7 @@ async fn the_programs_of_the_readme_run() {
     assert!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
     assert_eq!(String::from_utf8_lossy(&produced.stdout).matches("added as ").count(), 100);
     let mut connection = server.connect().await;
-    assert_eq!(connection.send(&XLen::new("events")).await.unwrap(), 100);
+    assert_eq!(connection.send(XLen::new("events")).await.unwrap(), 100);
 
     let mut consumer = program("consumer").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(consumer.stdout.take().unwrap()).lines().take(100);
@@ -67,5 +67,5 @@ async fn the_programs_of_the_readme_run() {
     texts.sort_unstable();
     texts.dedup();
     assert_eq!(texts.len(), 100);
-    assert_eq!(connection.send(&XPending::new("events", "workers")).await.unwrap().count, 0);
+    assert_eq!(connection.send(XPending::new("events", "workers")).await.unwrap().count, 0);
 }

@@ -6,11 +6,12 @@ mod support;
 
 use std::time::Duration;
 
+use resp::streams::XRead;
 use resp::testing::{Script, ScriptedServer};
 use resp::{
     BlockTimeout, Blocking, Client, ClusterClient, Cmd, Config, Connection, Error, ErrorKind, Frame, GroupReader,
 };
-use resp::{Pipeline, Sent, Transaction, cmd};
+use resp::{Pipeline, Sent, StreamId, Transaction, cmd};
 use support::Server;
 
 /// New calls that are written to a hung server do not prolong the wait for replies.
@@ -20,7 +21,7 @@ async fn a_server_that_never_replies_is_detected() {
     let mut other = server.connect().await;
     let config = server.config().command_timeout(Some(Duration::from_millis(300)));
     let client = Client::connect(&config).await.unwrap();
-    other.send(&cmd::<()>("CLIENT PAUSE").arg(4000)).await.unwrap();
+    other.send(cmd::<()>("CLIENT PAUSE").arg(4000)).await.unwrap();
     let noise = tokio::spawn({
         let client = client.clone();
         async move {
@@ -30,7 +31,7 @@ async fn a_server_that_never_replies_is_detected() {
             }
         }
     });
-    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
+    let error = client.send(cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     noise.abort();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
 }
@@ -44,7 +45,7 @@ fn a_client_reports_that_its_runtime_has_ended() {
     let client = first.block_on(Client::connect(&server.config())).unwrap();
     // One call is in flight, and one is queued, when the runtime ends.
     let (a, b) = (client.clone(), client.clone());
-    let paused = first.spawn(async move { a.send(&cmd::<Frame>("DEBUG SLEEP").arg("0.2")).await });
+    let paused = first.spawn(async move { a.send(cmd::<Frame>("DEBUG SLEEP").arg("0.2")).await });
     first.block_on(tokio::task::yield_now());
     drop(paused);
     drop(first);
@@ -107,8 +108,37 @@ async fn blocking_commands_are_refused_everywhere() {
         let error = client.exec(&transaction).await.unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
     }
-    client.send(&cmd::<()>("CLIENT").arg("ID")).await.unwrap();
-    client.send(&cmd::<()>("PING")).await.unwrap();
+    client.send(cmd::<()>("CLIENT").arg("ID")).await.unwrap();
+    client.send(cmd::<()>("PING")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_use_instead() {
+    let client = Client::connect(&ScriptedServer::new([Script::new()]).config()).await.unwrap();
+    let blocks = XRead::new("s", StreamId::ZERO).block(BlockTimeout::Forever);
+    for (command, advice) in [
+        (cmd::<Frame>("BLPOP").arg("a").arg(0), "use Connection::send_blocking"),
+        (cmd("XREAD BLOCK 0 STREAMS s $"), "use Connection::send_blocking"),
+        (cmd("wait 1 0"), "use Connection::send_blocking"),
+        (cmd("MULTI"), "use a Transaction"),
+        (cmd("WATCH").arg("a"), "use a Connection of your own, with Connection::exec"),
+        (cmd("select 1"), "set Config::database"),
+        (cmd("AUTH").arg("s3cret"), "set Config::user and Config::password"),
+        (cmd("READONLY"), "use a ClusterClient"),
+        (cmd("SUBSCRIBE").arg("a"), "use Connection::subscribe"),
+        (cmd("QUIT"), "drop it instead"),
+    ] {
+        let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
+        pipeline.add(&command);
+        transaction.add(&command);
+        for error in [client.send(&command).await.unwrap_err(), client.run(&pipeline).await.unwrap_err()] {
+            assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{error}");
+            assert!(error.to_string().contains(advice) && !error.to_string().contains("s3cret"), "{error}");
+        }
+        assert_eq!(client.exec(&transaction).await.unwrap_err().kind(), ErrorKind::Usage);
+    }
+    let error = client.send(blocks.command()).await.unwrap_err();
+    assert_eq!(error.to_string(), "XREAD s: blocks all callers: use Connection::send_blocking with a Blocking command");
 }
 
 /// Commands without exactly one reply, in all spellings.
@@ -152,7 +182,7 @@ fn is_refused<T: std::fmt::Debug>(outcome: Result<T, Error>) -> bool {
 }
 
 async fn is_echoed(connection: &mut Connection, text: &str) -> bool {
-    connection.send(&cmd::<Frame>("ECHO").arg(text)).await.unwrap().value().as_str() == Some(text)
+    connection.send(cmd::<Frame>("ECHO").arg(text)).await.unwrap().value().as_str() == Some(text)
 }
 
 #[tokio::test]
@@ -169,7 +199,7 @@ async fn commands_without_one_reply_shift_no_replies() {
             let at = format!("{command:?} {nth}");
             let (pipeline, transaction) = around(command);
             assert!(is_refused(connection.send(command).await), "{at}");
-            assert!(is_refused(connection.send_blocking(&Blocking::new(command, BlockTimeout::Forever)).await), "{at}");
+            assert!(is_refused(connection.send_blocking(Blocking::new(command, BlockTimeout::Forever)).await), "{at}");
             assert!(is_refused(connection.run(&pipeline).await), "{at}");
             assert!(is_refused(connection.exec(&transaction).await), "{at}");
             assert!(is_refused(client.send(command).await), "{at}");
@@ -181,29 +211,29 @@ async fn commands_without_one_reply_shift_no_replies() {
             assert!(is_refused(reader.send(command).await), "{at}");
 
             // In single steps, each reply is in its place.
-            connection.queue(&cmd::<Frame>("ECHO").arg("before"));
+            connection.queue(cmd::<Frame>("ECHO").arg("before"));
             connection.queue(command);
-            connection.queue(&cmd::<Frame>("ECHO").arg("behind"));
+            connection.queue(cmd::<Frame>("ECHO").arg("behind"));
             assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("before"), "{at}");
             let refused = connection.receive().await.unwrap().into_result().unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::UnknownCommand, "{at}: {refused}");
             assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("behind"), "{at}");
             // No part of a transaction is executed.
             connection.queue_multi();
-            connection.queue(&cmd::<Frame>("SET").arg("a").arg("b"));
+            connection.queue(cmd::<Frame>("SET").arg("a").arg("b"));
             connection.queue(command);
             connection.queue_exec();
             connection.receive_queued(2).await.unwrap_err();
             assert_eq!(connection.receive_exec().await.unwrap_err().kind(), ErrorKind::ExecAbort, "{at}");
             assert!(is_echoed(&mut connection, &at).await, "{at}");
         }
-        assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
-        assert_eq!(cluster.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
-        assert!(reader.send(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
-        connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
-        connection.send(&cmd::<()>("HELLO")).await.unwrap();
+        assert_eq!(client.send(cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert_eq!(cluster.send(cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert!(reader.send(cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
+        connection.send(cmd::<()>("CLIENT REPLY ON")).await.unwrap();
+        connection.send(cmd::<()>("HELLO")).await.unwrap();
         // Subscriptions are recognised in one word and in several.
-        let subscribed = connection.subscribe(&cmd::<Frame>("SUBSCRIBE a")).await;
+        let subscribed = connection.subscribe(cmd::<Frame>("SUBSCRIBE a")).await;
         assert_eq!(subscribed.is_err(), resp2);
         assert!(is_echoed(&mut connection, "at last").await);
     }
@@ -220,7 +250,7 @@ async fn a_transaction_refuses_transaction_commands() {
         assert!(is_refused(connection.exec(&transaction).await), "{word}");
         assert!(is_refused(client.exec(&transaction).await), "{word}");
     }
-    assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+    assert_eq!(client.send(cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
 }
 
 /// The reason is kept when a server refuses a command before reading all of it.
@@ -228,7 +258,7 @@ async fn a_transaction_refuses_transaction_commands() {
 async fn a_refusal_in_the_middle_of_a_command_reaches_its_caller() {
     let server = Server::with(&["--proto-max-bulk-len", "1mb"]);
     let client = Client::connect(&server.config()).await.unwrap();
-    let error = client.send(&cmd::<Frame>("SET").arg("a").arg(vec![b'x'; 16 << 20])).await.unwrap_err();
+    let error = client.send(cmd::<Frame>("SET").arg("a").arg(vec![b'x'; 16 << 20])).await.unwrap_err();
     assert_eq!((error.code(), error.sent()), ("ERR", Sent::No), "{error}");
-    client.send(&cmd::<()>("PING")).await.unwrap();
+    client.send(cmd::<()>("PING")).await.unwrap();
 }

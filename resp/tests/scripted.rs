@@ -1,30 +1,32 @@
 //! The scripted server, and tests that are simplest with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen};
 use resp::testing::{Script, ScriptedServer, reply};
 use resp::{
-    Backoff, Client, ClientOptions, CompletedCall, ConnectAttempt, Connection, ConsumerOptions, Endpoint, ErrorKind,
-    Executor, Observer, Pipeline, RespVersion, StreamId, Transaction, cmd,
+    Backoff, Client, ClientOptions, CompletedCall, Config, ConnectAttempt, Connection, ConsumerOptions, Endpoint,
+    ErrorKind, Executor, Observer, Pipeline, RespVersion, StreamId, Transaction, cmd,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 #[tokio::test]
 async fn a_script_is_followed_by_connections_of_all_kinds() {
     let add = XAdd::new("s", AddId::Auto, &[("a", "b")]);
     let server = ScriptedServer::new([
-        Script::new().on(&add, reply::bulk("1-1")).on_name("xlen", reply::integer(1)),
-        Script::resp2().on(&XLen::new("s"), reply::integer(2)),
+        Script::new().on(add, reply::bulk("1-1")).on_name("xlen", reply::integer(1)),
+        Script::resp2().on(XLen::new("s"), reply::integer(2)),
     ]);
     let config = server.config().password("pw").client_name("me").database(3);
     let client = Client::connect(&config).await.unwrap();
     assert_eq!(client.send(&add).await.unwrap(), StreamId::new(1, 1));
-    assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 1);
+    assert_eq!(client.send(XLen::new("s")).await.unwrap(), 1);
     let mut connection = Connection::connect(&config).await.unwrap();
     assert_eq!(connection.protocol(), RespVersion::Resp2);
-    assert_eq!(connection.send(&XLen::new("s")).await.unwrap(), 2);
+    assert_eq!(connection.send(XLen::new("s")).await.unwrap(), 2);
     let refused = Connection::connect(&config).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Io);
     server.finish().await.unwrap();
@@ -35,7 +37,7 @@ async fn unexpected_commands_are_reported() {
     let get = cmd::<String>("GET").arg("a");
     let server = ScriptedServer::new([Script::new().on(&get, reply::bulk("1"))]);
     let mut connection = Connection::connect(&server.config()).await.unwrap();
-    let error = connection.send(&cmd::<()>("SET").arg("a").arg(2)).await.unwrap_err();
+    let error = connection.send(cmd::<()>("SET").arg("a").arg(2)).await.unwrap_err();
     assert_eq!(error.to_string(), "SET: ERR not in the script: expected GET a, got SET a 2");
     let error = server.finish().await.unwrap_err();
     assert_eq!(error.to_string(), "connection 1: expected GET a, got SET a 2");
@@ -76,7 +78,7 @@ async fn sentinels_are_found_through_the_connector() {
         Script::new().on_name("ROLE", reply::array([reply::bulk("master")])).on_name("PING", reply::bulk("PONG")),
     ]);
     let mut connection = Connection::connect(&server.at(Endpoint::sentinel([("a", 1)], "m"))).await.unwrap();
-    let pong: String = connection.send(&cmd("PING")).await.unwrap();
+    let pong: String = connection.send(cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
     server.finish().await.unwrap();
 }
@@ -147,13 +149,50 @@ async fn everything_that_sends_is_an_executor_and_is_observed() {
         .seq,
         3
     );
-    client.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    client.send(cmd::<String>("GET").arg("s")).await.unwrap_err();
     let mut connection = Connection::connect(&config).await.unwrap();
     assert_eq!(add(&mut connection).await.seq, 3);
-    connection.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    connection.send(cmd::<String>("GET").arg("s")).await.unwrap_err();
     let each = ["pipeline 1", "MULTI 1", "XADD 1", "GET 1 failed"];
     assert_eq!(*seen.0.lock().unwrap(), ([each, each].concat().iter().map(ToString::to_string).collect(), 2));
     server.finish().await.unwrap();
+}
+
+/// A reply that comes while a client is idle ends the connection, and the next command goes over
+/// another one. Here the driver is woken by both at once.
+#[tokio::test]
+async fn a_client_sends_no_command_behind_an_unrequested_reply() {
+    let (first, mut peer) = tokio::io::duplex(1 << 16);
+    let (second, mut next_peer) = tokio::io::duplex(1 << 16);
+    let streams = Mutex::new(vec![second, first]);
+    let config = Config::new(Endpoint::tcp("scripted", 6379)).resp2(true).connector(move |_| {
+        let stream = streams.lock().unwrap().pop();
+        async move { stream.ok_or_else(|| io::ErrorKind::ConnectionRefused.into()) }
+    });
+    let client = tokio::join!(Client::connect(&config), greet(&mut peer)).0.unwrap();
+    // The driver is idle.
+    tokio::task::yield_now().await;
+    peer.write_all(b"$6\r\nothers\r\n").await.unwrap();
+    let (reply, ()) = tokio::join!(client.send(cmd::<String>("GET").arg("mine")), async {
+        greet(&mut next_peer).await;
+        read_until(&mut next_peer, "mine\r\n").await;
+        next_peer.write_all(b"$4\r\nmine\r\n").await.unwrap();
+    });
+    assert_eq!(reply.unwrap(), "mine");
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0, "the command was not sent there");
+}
+
+async fn read_until(peer: &mut DuplexStream, end: &str) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(end.as_bytes()) {
+        seen.push(peer.read_u8().await.unwrap());
+    }
+}
+
+/// Answers the handshake of RESP2.
+async fn greet(peer: &mut DuplexStream) {
+    read_until(peer, concat!(env!("CARGO_PKG_VERSION"), "\r\n")).await;
+    peer.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
 }
 
 #[tokio::test]
@@ -169,10 +208,10 @@ async fn a_reply_that_no_command_requested_is_not_taken_for_the_next_one() {
         let mut pipeline = Pipeline::new();
         let _ = pipeline.add(XLen::new("s"));
         let refused = match how {
-            "send" => connection.send(&XLen::new("s")).await.map(drop),
+            "send" => connection.send(XLen::new("s")).await.map(drop),
             "run" => connection.run(&pipeline).await.map(drop),
             _ => {
-                connection.queue(&XLen::new("s"));
+                connection.queue(XLen::new("s"));
                 connection.receive().await.map(drop)
             }
         };

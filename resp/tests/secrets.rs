@@ -219,10 +219,10 @@ async fn no_reply_brings_the_password_into_a_text() {
             send(&shown, &mut connection, &client, XPending::new("s", "g")).await;
             send(&shown, &mut connection, &client, XInfoGroups::new("s")).await;
             send(&shown, &mut connection, &client, XAutoClaim::new("s", "g", "c", Duration::ZERO, StreamId::MIN)).await;
-            if let Some(frame) = shown.result(connection.send(&cmd::<Frame>("ANY")).await) {
+            if let Some(frame) = shown.result(connection.send(cmd::<Frame>("ANY")).await) {
                 decode(&shown, &frame);
             }
-            connection.queue(&cmd::<()>("ANY"));
+            connection.queue(cmd::<()>("ANY"));
             if let Some(frame) = shown.result(connection.receive().await) {
                 decode(&shown, &frame);
                 shown.result(frame.into_result());
@@ -388,7 +388,7 @@ async fn the_name_of_a_server_does_not_show_it() {
                 shown.result(Connection::connect(&config).await);
                 shown.result(Client::connect(&config).await);
                 if let Some(cluster) = shown.result(ClusterClient::connect(&config).await) {
-                    shown.result(cluster.send(&cmd::<()>("GET").arg("k")).await);
+                    shown.result(cluster.send(cmd::<()>("GET").arg("k")).await);
                 }
             }
         }

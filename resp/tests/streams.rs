@@ -21,37 +21,37 @@ async fn both_protocols_give_the_same_values() {
     let [two, three] = server.both().await;
     assert_eq!((two.protocol(), three.protocol()), (RespVersion::Resp2, RespVersion::Resp3));
     for mut connection in [two, three] {
-        connection.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        connection.send(cmd::<()>("FLUSHALL")).await.unwrap();
         let c = &mut connection;
 
         // Nothing there yet.
-        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 0);
-        assert!(c.send(&XRange::new("s", ..)).await.unwrap().is_empty());
-        assert!(c.send(&XRead::new("s", StreamId::ZERO)).await.unwrap().is_empty());
-        let missing = c.send(&XInfoStream::new("s")).await.unwrap_err();
+        assert_eq!(c.send(XLen::new("s")).await.unwrap(), 0);
+        assert!(c.send(XRange::new("s", ..)).await.unwrap().is_empty());
+        assert!(c.send(XRead::new("s", StreamId::ZERO)).await.unwrap().is_empty());
+        let missing = c.send(XInfoStream::new("s")).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
-        let missing = c.send(&XInfoGroups::new("s")).await.unwrap_err();
+        let missing = c.send(XInfoGroups::new("s")).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
-        let missing = c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap_err();
+        let missing = c.send(XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
-        let missing = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap_err();
+        let missing = c.send(XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap_err();
         assert_eq!((missing.kind(), missing.code()), (ErrorKind::NoGroup, "NOGROUP"), "{missing}");
         assert!(missing.to_string().starts_with("XREADGROUP s: NOGROUP"), "{missing}");
 
         // Adding.
         let fields = [(&b"line"[..], &b"\0\r\n\xff"[..]), (b"", b""), (b"line", b"again")];
-        assert_eq!(c.send(&XAdd::new("s", id(5, 1), &fields)).await.unwrap(), id(5, 1));
+        assert_eq!(c.send(XAdd::new("s", id(5, 1), &fields)).await.unwrap(), id(5, 1));
         let second = if is_7 { AddId::AutoSeq(5) } else { id(5, 2).into() };
-        assert_eq!(c.send(&XAdd::new("s", second, &fields)).await.unwrap(), id(5, 2));
-        let small = c.send(&XAdd::new("s", id(5, 2), &fields)).await.unwrap_err();
+        assert_eq!(c.send(XAdd::new("s", second, &fields)).await.unwrap(), id(5, 2));
+        let small = c.send(XAdd::new("s", id(5, 2), &fields)).await.unwrap_err();
         assert_eq!(small.kind(), ErrorKind::IdTooSmall, "{small}");
-        assert_eq!(c.send(&XAdd::new("none", AddId::Auto, &fields).no_create()).await.unwrap(), None);
-        let auto = c.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap();
+        assert_eq!(c.send(XAdd::new("none", AddId::Auto, &fields).no_create()).await.unwrap(), None);
+        let auto = c.send(XAdd::new("s", AddId::Auto, &fields)).await.unwrap();
         assert!(auto > id(5, 2));
-        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 3);
+        assert_eq!(c.send(XLen::new("s")).await.unwrap(), 3);
 
         // Reading.
-        let entries = c.send(&XRange::new("s", id(5, 1)..=id(5, 2))).await.unwrap();
+        let entries = c.send(XRange::new("s", id(5, 1)..=id(5, 2))).await.unwrap();
         assert_eq!(entries.ids().collect::<Vec<_>>(), [id(5, 1), id(5, 2)]);
         for entry in &entries {
             assert_eq!(entry.fields.unwrap().collect::<Vec<_>>(), fields);
@@ -59,19 +59,19 @@ async fn both_protocols_give_the_same_values() {
             assert_eq!(entry.field(b"line"), Some(&b"\0\r\n\xff"[..]));
             assert_eq!(entries.share(entry.field(b"line").unwrap()), &b"\0\r\n\xff"[..]);
         }
-        let backwards = c.send(&XRevRange::new("s", ..auto).count(1)).await.unwrap();
+        let backwards = c.send(XRevRange::new("s", ..auto).count(1)).await.unwrap();
         assert_eq!(backwards.ids().collect::<Vec<_>>(), [id(5, 2)]);
 
         // A group.
         let create = XGroupCreate::new("s", "g", StreamId::ZERO).make_stream();
         c.send(&create).await.unwrap();
         assert_eq!(c.send(&create).await.unwrap_err().kind(), ErrorKind::BusyGroup);
-        let read = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
+        let read = c.send(XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
         assert_eq!(read.ids().collect::<Vec<_>>(), [id(5, 1), id(5, 2)]);
         let streams: Vec<_> = read.streams().map(|(key, entries)| (key.to_vec(), entries.len())).collect();
         assert_eq!(streams, [(b"s".to_vec(), 2)]);
 
-        let pending = c.send(&XPending::new("s", "g")).await.unwrap();
+        let pending = c.send(XPending::new("s", "g")).await.unwrap();
         assert_eq!((pending.count, pending.first, pending.last), (2, Some(id(5, 1)), Some(id(5, 2))));
         assert_eq!(pending.consumers, [("c".into(), 2)]);
         let one_by_one = XPending::new("s", "g").entries(.., 10).consumer("c").idle(Duration::ZERO);
@@ -82,69 +82,69 @@ async fn both_protocols_give_the_same_values() {
         );
 
         // An entry that is deleted while it is pending has an ID and no fields.
-        assert_eq!(c.send(&XDel::new("s", &[id(5, 1)])).await.unwrap(), 1);
-        let again = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::Pending(StreamId::ZERO))).await.unwrap();
+        assert_eq!(c.send(XDel::new("s", &[id(5, 1)])).await.unwrap(), 1);
+        let again = c.send(XReadGroup::new("s", "g", "c", GroupFrom::Pending(StreamId::ZERO))).await.unwrap();
         let again: Vec<_> = again.into_iter().map(|entry| (entry.id, entry.fields.is_some())).collect();
         assert_eq!(again, [(id(5, 1), false), (id(5, 2), true)]);
 
         // Another consumer takes over.
-        let claimed = c.send(&XClaim::new("s", "g", "d", Duration::ZERO, [id(5, 2)])).await.unwrap();
+        let claimed = c.send(XClaim::new("s", "g", "d", Duration::ZERO, [id(5, 2)])).await.unwrap();
         assert_eq!(claimed.ids().collect::<Vec<_>>(), [id(5, 2)]);
-        let ids = c.send(&XClaim::new("s", "g", "e", Duration::ZERO, [id(5, 2)]).just_id()).await.unwrap();
+        let ids = c.send(XClaim::new("s", "g", "e", Duration::ZERO, [id(5, 2)]).just_id()).await.unwrap();
         assert_eq!(ids, [id(5, 2)]);
-        let claimed = c.send(&XAutoClaim::new("s", "g", "d", Duration::ZERO, StreamId::ZERO)).await.unwrap();
+        let claimed = c.send(XAutoClaim::new("s", "g", "d", Duration::ZERO, StreamId::ZERO)).await.unwrap();
         assert_eq!(claimed.next, StreamId::ZERO);
         assert_eq!(claimed.entries.ids().collect::<Vec<_>>(), [id(5, 2)]);
         // Before, deleted entries stayed pending; acknowledge them here.
         assert_eq!(claimed.deleted, if is_7 { vec![id(5, 1)] } else { vec![] });
 
-        let acknowledged = c.send(&XAck::new("s", "g", [id(5, 1), id(5, 2), id(9, 9)])).await.unwrap();
+        let acknowledged = c.send(XAck::new("s", "g", [id(5, 1), id(5, 2), id(9, 9)])).await.unwrap();
         assert_eq!(acknowledged, if is_7 { 1 } else { 2 });
-        let none = c.send(&XPending::new("s", "g")).await.unwrap();
+        let none = c.send(XPending::new("s", "g")).await.unwrap();
         assert_eq!((none.count, none.first, none.consumers.len()), (0, None, 0));
-        let read = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
-        assert_eq!(c.send(&XAck::new("s", "g", read.ids())).await.unwrap(), 1);
-        let nothing = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
+        let read = c.send(XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
+        assert_eq!(c.send(XAck::new("s", "g", read.ids())).await.unwrap(), 1);
+        let nothing = c.send(XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
         assert!(nothing.is_empty());
 
         // What the server knows.
-        let info = c.send(&XInfoStream::new("s")).await.unwrap();
+        let info = c.send(XInfoStream::new("s")).await.unwrap();
         assert_eq!((info.length, info.last_generated_id, info.groups), (2, auto, 1));
         let counters = if is_7 { (Some(3), Some(id(5, 1))) } else { (None, None) };
         assert_eq!((info.entries_added, info.max_deleted_entry_id), counters);
         assert_eq!(info.first_entry().unwrap().id, id(5, 2));
         assert_eq!(info.last_entry().unwrap().field(b"line"), Some(&b"\0\r\n\xff"[..]));
-        let groups = c.send(&XInfoGroups::new("s")).await.unwrap();
+        let groups = c.send(XInfoGroups::new("s")).await.unwrap();
         assert_eq!(groups.len(), 1);
         assert_eq!((&groups[0].name[..], groups[0].pending, groups[0].last_delivered_id), (&b"g"[..], 0, auto));
-        let consumers = c.send(&XInfoConsumers::new("s", "g")).await.unwrap();
+        let consumers = c.send(XInfoConsumers::new("s", "g")).await.unwrap();
         assert_eq!(consumers.iter().map(|consumer| &consumer.name[..]).collect::<Vec<_>>(), [b"c", b"d", b"e"]);
 
         // A lag that the server does not know is `None`.
-        c.send(&XGroupSetId::new("s", "g", id(5, 1))).await.unwrap();
-        c.send(&XDel::new("s", &[auto])).await.unwrap();
-        assert_eq!(c.send(&XInfoGroups::new("s")).await.unwrap()[0].lag, None);
+        c.send(XGroupSetId::new("s", "g", id(5, 1))).await.unwrap();
+        c.send(XDel::new("s", &[auto])).await.unwrap();
+        assert_eq!(c.send(XInfoGroups::new("s")).await.unwrap()[0].lag, None);
 
         // Remove consumers and groups.
-        assert!(c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
-        assert!(!c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
-        assert_eq!(c.send(&XGroupDelConsumer::new("s", "g", "f")).await.unwrap(), 0);
-        assert!(c.send(&XGroupDestroy::new("s", "g")).await.unwrap());
-        assert!(!c.send(&XGroupDestroy::new("s", "g")).await.unwrap());
+        assert!(c.send(XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
+        assert!(!c.send(XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
+        assert_eq!(c.send(XGroupDelConsumer::new("s", "g", "f")).await.unwrap(), 0);
+        assert!(c.send(XGroupDestroy::new("s", "g")).await.unwrap());
+        assert!(!c.send(XGroupDestroy::new("s", "g")).await.unwrap());
 
         // Trimming keeps the last ID.
-        assert_eq!(c.send(&XTrim::new("s", Trim::max_len(0))).await.unwrap(), 1);
-        let info = c.send(&XInfoStream::new("s")).await.unwrap();
+        assert_eq!(c.send(XTrim::new("s", Trim::max_len(0))).await.unwrap(), 1);
+        let info = c.send(XInfoStream::new("s")).await.unwrap();
         assert_eq!((info.length, info.last_generated_id), (0, auto));
         assert!(info.first_entry().is_none() && info.last_entry().is_none());
         let set = XSetId::new("s", StreamId::new(u64::MAX - 1, 0));
         c.send(&if is_7 { set.counters(9, id(7, 7)) } else { set }).await.unwrap();
         let last = [("a", "b")];
-        c.send(&XAdd::new("s", StreamId::MAX, &last).trim(Trim::min_id(id(6, 0)).limit(5))).await.unwrap();
+        c.send(XAdd::new("s", StreamId::MAX, &last).trim(Trim::min_id(id(6, 0)).limit(5))).await.unwrap();
 
         // A key of another type.
-        c.send(&cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
-        let wrong = c.send(&XLen::new("text")).await.unwrap_err();
+        c.send(cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
+        let wrong = c.send(XLen::new("text")).await.unwrap_err();
         assert_eq!((wrong.kind(), wrong.is_transient()), (ErrorKind::WrongType, false), "{wrong}");
     }
 }
@@ -153,9 +153,9 @@ async fn both_protocols_give_the_same_values() {
 async fn several_streams() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         for (key, ms) in [("a", 1), ("b", 2), ("b", 3)] {
-            c.send(&XAdd::new(key, id(ms, 0), &[("f", "v")])).await.unwrap();
+            c.send(XAdd::new(key, id(ms, 0), &[("f", "v")])).await.unwrap();
         }
         let read = XRead::new("a", StreamId::ZERO).and("none", StreamId::ZERO).and("b", id(2, 0)).count(5);
         let read = c.send(&read).await.unwrap();
@@ -169,7 +169,7 @@ async fn several_streams() {
 async fn a_blocking_read_waits_and_ends() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         c.set_command_timeout(Some(Duration::from_millis(1)));
         let began = Instant::now();
         let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::For(Duration::from_millis(50)));
@@ -181,7 +181,7 @@ async fn a_blocking_read_waits_and_ends() {
         let add = async {
             // The reader blocks before the entry is added.
             while !clients(&mut other).await.contains("cmd=xread") {}
-            other.send(&XAdd::new("s", id(1, 1), &[("a", "b")])).await.unwrap();
+            other.send(XAdd::new("s", id(1, 1), &[("a", "b")])).await.unwrap();
         };
         let (read, ()) = tokio::join!(c.send_blocking(&read), add);
         assert_eq!(read.unwrap().ids().collect::<Vec<_>>(), [id(1, 1)]);
@@ -189,7 +189,7 @@ async fn a_blocking_read_waits_and_ends() {
 }
 
 async fn clients(connection: &mut resp::Connection) -> String {
-    let list = connection.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
+    let list = connection.send(cmd::<Frame>("CLIENT LIST")).await.unwrap();
     list.value().as_str().unwrap().to_owned()
 }
 
@@ -197,7 +197,7 @@ async fn clients(connection: &mut resp::Connection) -> String {
 async fn pipelines_and_transactions() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         let mut pipeline = Pipeline::new();
         let first = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
         let second = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
@@ -224,12 +224,12 @@ async fn pipelines_and_transactions() {
         transaction.add(cmd::<()>("NOSUCH"));
         let error = c.exec(&transaction).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownCommand, "{error}");
-        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 2);
+        assert_eq!(c.send(XLen::new("s")).await.unwrap(), 2);
 
         // A watched key that changes.
-        c.send(&cmd::<()>("WATCH").arg("s")).await.unwrap();
+        c.send(cmd::<()>("WATCH").arg("s")).await.unwrap();
         let mut other = server.connect().await;
-        other.send(&XAdd::new("s", id(4, 1), &[("a", "b")])).await.unwrap();
+        other.send(XAdd::new("s", id(4, 1), &[("a", "b")])).await.unwrap();
         let mut transaction = Transaction::new();
         transaction.add(XLen::new("s"));
         let error = c.exec(&transaction).await.unwrap_err();
@@ -243,11 +243,11 @@ async fn the_next_transaction_travels_behind_this_one() {
     const BATCH: usize = 1000;
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         let queue = |c: &mut resp::Connection, batch: u64| {
             c.queue_multi();
             for n in 0..BATCH as u64 {
-                c.queue(&XAdd::new("s", id(batch, n), &[("line", "text")]));
+                c.queue(XAdd::new("s", id(batch, n), &[("line", "text")]));
             }
         };
         queue(&mut c, 1);
@@ -261,17 +261,17 @@ async fn the_next_transaction_travels_behind_this_one() {
         }
         // A refusal is reported after all replies were read.
         c.receive_queued(BATCH).await.unwrap();
-        c.queue(&cmd::<Frame>("DISCARD"));
+        c.queue(cmd::<Frame>("DISCARD"));
         c.receive().await.unwrap().into_result().unwrap();
         c.queue_multi();
-        c.queue(&cmd::<Frame>("NOSUCH"));
-        c.queue(&XLen::new("s"));
+        c.queue(cmd::<Frame>("NOSUCH"));
+        c.queue(XLen::new("s"));
         c.queue_exec();
         let refused = c.receive_queued(2).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::UnknownCommand);
         assert_eq!(c.receive_exec().await.unwrap_err().kind(), ErrorKind::ExecAbort);
         assert_eq!(c.owed(), 0);
-        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 5 * BATCH as u64);
+        assert_eq!(c.send(XLen::new("s")).await.unwrap(), 5 * BATCH as u64);
     }
 }
 
@@ -364,13 +364,13 @@ async fn the_long_form_of_xinfo() {
     let server = Server::start();
     let lag = server.since((7, 0), "lag").await.then_some(1);
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         for n in 1..=3 {
-            c.send(&XAdd::new("s", id(n, 0), &[("f", "v")])).await.unwrap();
+            c.send(XAdd::new("s", id(n, 0), &[("f", "v")])).await.unwrap();
         }
-        c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-        c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
-        let info = c.send(&XInfoStream::new("s").full()).await.unwrap();
+        c.send(XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
+        c.send(XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
+        let info = c.send(XInfoStream::new("s").full()).await.unwrap();
         assert_eq!((info.length, info.entries.len(), info.groups.len()), (3, 3, 1));
         assert_eq!(info.entries.get(2).unwrap().field(b"f"), Some(&b"v"[..]));
         let group = &info.groups[0];
@@ -391,10 +391,10 @@ async fn newer_commands_work_or_are_typed_errors() {
     let mut c = server.connect().await;
     let fields = [("f", "v")];
     for n in 1..=3 {
-        c.send(&XAdd::new("s", id(n, 0), &fields)).await.unwrap();
+        c.send(XAdd::new("s", id(n, 0), &fields)).await.unwrap();
     }
-    c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-    c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
+    c.send(XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
+    c.send(XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
 
     // A server that is too old reports an unknown command or option.
     let refused = |error: &resp::Error, since: (u32, u32)| {
@@ -405,40 +405,40 @@ async fn newer_commands_work_or_are_typed_errors() {
             since.0, since.1, version.0, version.1
         ));
     };
-    match c.send(&XAckDel::new("s", "g", [id(1, 0), id(9, 9)])).await {
+    match c.send(XAckDel::new("s", "g", [id(1, 0), id(9, 9)])).await {
         Ok(removed) => assert_eq!(removed, [Removed::Removed, Removed::Missing]),
         Err(error) => refused(&error, (8, 2)),
     }
-    match c.send(&XDelEx::new("s", [id(2, 0), id(1, 9)]).references(References::Acknowledged)).await {
+    match c.send(XDelEx::new("s", [id(2, 0), id(1, 9)]).references(References::Acknowledged)).await {
         Ok(removed) => assert_eq!(removed, [Removed::Referenced, Removed::Missing]),
         Err(error) => refused(&error, (8, 2)),
     }
-    match c.send(&XTrim::new("s", Trim::max_len(100).references(References::Delete))).await {
+    match c.send(XTrim::new("s", Trim::max_len(100).references(References::Delete))).await {
         Ok(removed) => assert_eq!(removed, 0),
         Err(error) => refused(&error, (8, 2)),
     }
     let trim = Trim::min_id(id(1, 0)).limit(10);
-    match c.send(&XAdd::new("s", id(4, 0), &fields).no_create().references(References::Acknowledged).trim(trim)).await {
+    match c.send(XAdd::new("s", id(4, 0), &fields).no_create().references(References::Acknowledged).trim(trim)).await {
         Ok(added) => assert_eq!(added, Some(id(4, 0))),
         Err(error) => refused(&error, (8, 2)),
     }
-    match c.send(&XReadGroup::new("s", "g", "d", GroupFrom::New).claim(Duration::ZERO)).await {
+    match c.send(XReadGroup::new("s", "g", "d", GroupFrom::New).claim(Duration::ZERO)).await {
         Ok(read) => assert!(read.entries().first().unwrap().deliveries.is_some()),
         Err(error) => refused(&error, (8, 4)),
     }
-    match c.send(&XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await {
-        Ok(first) => assert_eq!(c.send(&XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await.unwrap(), first),
+    match c.send(XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await {
+        Ok(first) => assert_eq!(c.send(XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await.unwrap(), first),
         Err(error) => refused(&error, (8, 6)),
     }
-    match c.send(&XCfgSet::new("s").once_at_most(5)).await {
+    match c.send(XCfgSet::new("s").once_at_most(5)).await {
         Ok(()) => {}
         Err(error) => refused(&error, (8, 6)),
     }
-    match c.send(&XNack::new("s", "g", NackReason::Silent, [id(2, 0)])).await {
+    match c.send(XNack::new("s", "g", NackReason::Silent, [id(2, 0)])).await {
         Ok(given_back) => assert_eq!(given_back, 1),
         Err(error) => refused(&error, (8, 8)),
     }
-    match c.send(&XRead::new("s", StreamId::ZERO).max_count(1)).await {
+    match c.send(XRead::new("s", StreamId::ZERO).max_count(1)).await {
         Ok(read) => assert_eq!(read.len(), 1),
         Err(error) => refused(&error, (8, 10)),
     }
@@ -450,33 +450,32 @@ async fn replies_are_what_is_asked_for() {
 
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        c.send(cmd::<()>("FLUSHALL")).await.unwrap();
         let c = &mut c;
-        let ok: String = c.send(&cmd("SET").arg("k").arg("v")).await.unwrap();
-        let value: String = c.send(&cmd("GET").arg("k")).await.unwrap();
-        let missing: Option<String> = c.send(&cmd("GET").arg("missing")).await.unwrap();
-        let bytes: bytes::Bytes = c.send(&cmd("GET").arg("k")).await.unwrap();
+        let ok: String = c.send(cmd("SET").arg("k").arg("v")).await.unwrap();
+        let value: String = c.send(cmd("GET").arg("k")).await.unwrap();
+        let missing: Option<String> = c.send(cmd("GET").arg("missing")).await.unwrap();
+        let bytes: bytes::Bytes = c.send(cmd("GET").arg("k")).await.unwrap();
         assert_eq!((&*ok, &*value, missing, &*bytes), ("OK", "v", None, &b"v"[..]));
 
-        let added: u32 = c.send(&cmd("HSET").arg("h").arg([("a", 1), ("b", 2)])).await.unwrap();
-        let map: HashMap<String, u8> = c.send(&cmd("HGETALL").arg("h")).await.unwrap();
-        let pairs: Vec<(String, i64)> = c.send(&cmd("HGETALL").arg("h")).await.unwrap();
-        let fields: (Option<u8>, Option<u8>) = c.send(&cmd("HMGET").arg("h").arg(["a", "x"])).await.unwrap();
+        let added: u32 = c.send(cmd("HSET").arg("h").arg([("a", 1), ("b", 2)])).await.unwrap();
+        let map: HashMap<String, u8> = c.send(cmd("HGETALL").arg("h")).await.unwrap();
+        let pairs: Vec<(String, i64)> = c.send(cmd("HGETALL").arg("h")).await.unwrap();
+        let fields: (Option<u8>, Option<u8>) = c.send(cmd("HMGET").arg("h").arg(["a", "x"])).await.unwrap();
         assert_eq!((added, map.len(), pairs.len(), fields), (2, 2, 2, (Some(1), None)));
 
-        c.send(&cmd::<()>("ZADD").arg("z").arg((1.5, "ann")).arg((f64::INFINITY, "bob"))).await.unwrap();
-        let score: f64 = c.send(&cmd("ZSCORE").arg("z").arg("ann")).await.unwrap();
-        let board: BTreeMap<String, f64> =
-            c.send(&cmd("ZRANGE").arg("z").arg((0, -1)).arg("WITHSCORES")).await.unwrap();
+        c.send(cmd::<()>("ZADD").arg("z").arg((1.5, "ann")).arg((f64::INFINITY, "bob"))).await.unwrap();
+        let score: f64 = c.send(cmd("ZSCORE").arg("z").arg("ann")).await.unwrap();
+        let board: BTreeMap<String, f64> = c.send(cmd("ZRANGE").arg("z").arg((0, -1)).arg("WITHSCORES")).await.unwrap();
         assert_eq!((score, board["bob"]), (1.5, f64::INFINITY));
 
-        c.send(&cmd::<()>("SADD").arg("set").args(["x", "y"])).await.unwrap();
-        let set: HashSet<String> = c.send(&cmd("SMEMBERS").arg("set")).await.unwrap();
-        let is_member: bool = c.send(&cmd("SISMEMBER").arg("set").arg("x")).await.unwrap();
+        c.send(cmd::<()>("SADD").arg("set").args(["x", "y"])).await.unwrap();
+        let set: HashSet<String> = c.send(cmd("SMEMBERS").arg("set")).await.unwrap();
+        let is_member: bool = c.send(cmd("SISMEMBER").arg("set").arg("x")).await.unwrap();
         assert_eq!((set.len(), is_member), (2, true));
 
-        let id: StreamId = c.send(&cmd("XADD").arg("s").arg(id(1, 1)).arg(("a", "b"))).await.unwrap();
-        let entries: Entries = c.send(&cmd("XRANGE").arg("s").arg(('-', '+'))).await.unwrap();
+        let id: StreamId = c.send(cmd("XADD").arg("s").arg(id(1, 1)).arg(("a", "b"))).await.unwrap();
+        let entries: Entries = c.send(cmd("XRANGE").arg("s").arg(('-', '+'))).await.unwrap();
         assert_eq!(entries.ids().next(), Some(id));
 
         // In pipelines and transactions too.
@@ -487,7 +486,7 @@ async fn replies_are_what_is_asked_for() {
         let list: Vec<String> = replies.take(list).unwrap();
         assert_eq!((replies.take(count).unwrap(), list.len()), (1, 0));
 
-        let error = c.send(&cmd::<u64>("GET").arg("k")).await.unwrap_err();
+        let error = c.send(cmd::<u64>("GET").arg("k")).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (ErrorKind::UnexpectedReply, "GET: expected u64, got string of 1 byte")

@@ -32,20 +32,20 @@ async fn a_subscription_survives_its_connection() {
     let mut other = server.connect().await;
     let mut subscription = options(server.config()).channel("a").pattern("b*").connect().await.unwrap();
     for round in 0..3 {
-        other.send(&cmd::<()>("PUBLISH").arg("a").arg(round)).await.unwrap();
-        other.send(&cmd::<()>("PUBLISH").arg("other").arg(round)).await.unwrap();
-        other.send(&cmd::<()>("PUBLISH").arg("b1").arg(round)).await.unwrap();
+        other.send(cmd::<()>("PUBLISH").arg("a").arg(round)).await.unwrap();
+        other.send(cmd::<()>("PUBLISH").arg("other").arg(round)).await.unwrap();
+        other.send(cmd::<()>("PUBLISH").arg("b1").arg(round)).await.unwrap();
         let payload = Bytes::from(round.to_string());
         assert_eq!(message(&mut subscription).await, ("a".into(), None, payload.clone()));
         assert_eq!(message(&mut subscription).await, ("b1".into(), Some("b*".into()), payload));
 
-        let killed: u64 = other.send(&cmd("CLIENT KILL TYPE pubsub")).await.unwrap();
+        let killed: u64 = other.send(cmd("CLIENT KILL TYPE pubsub")).await.unwrap();
         assert_eq!(killed, 1);
         assert_eq!(next(&mut subscription).await, SubscriptionEvent::Reconnected);
     }
     // A future that is dropped loses nothing.
     assert!(tokio::time::timeout(Duration::from_millis(5), subscription.next()).await.is_err());
-    other.send(&cmd::<()>("PUBLISH").arg("a").arg("kept")).await.unwrap();
+    other.send(cmd::<()>("PUBLISH").arg("a").arg("kept")).await.unwrap();
     assert_eq!(message(&mut subscription).await.2, "kept");
 }
 

@@ -25,8 +25,8 @@ async fn certificates_decide() {
 
     let mut connection = Connection::connect(&config(complete())).await.unwrap();
     let large = vec![b'x'; 3 << 20];
-    connection.send(&cmd::<()>("SET").arg("key").arg(&large)).await.unwrap();
-    let reply = connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
+    connection.send(cmd::<()>("SET").arg("key").arg(&large)).await.unwrap();
+    let reply = connection.send(cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert!(reply.value().as_bytes() == Some(&large[..]));
 
     // The same by URL.
@@ -70,7 +70,7 @@ async fn certificates_in_memory_and_an_own_configuration() {
     let text = |name: &str| std::fs::read(files.path().join(name)).unwrap();
     let ping = async |tls: TlsConfig| {
         let mut connection = Connection::connect(&config(tls.server_name("redis.test"))).await?;
-        connection.send(&cmd::<String>("PING")).await
+        connection.send(cmd::<String>("PING")).await
     };
 
     let in_memory = || TlsConfig::default().ca_pem(text("ca.pem")).certificate_pem(text("client.pem"));
@@ -118,8 +118,8 @@ async fn sentinels_and_their_master() {
     let ca = ca.to_str().unwrap();
     let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=redis.test");
     let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
-    connection.send(&cmd::<()>("SET").arg("key").arg("over TLS")).await.unwrap();
-    let reply = server.connect().await.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
+    connection.send(cmd::<()>("SET").arg("key").arg("over TLS")).await.unwrap();
+    let reply = server.connect().await.send(cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert_eq!(reply.value().as_str(), Some("over TLS"));
 
     // The Sentinel's certificate is verified too.
@@ -138,19 +138,19 @@ async fn a_cluster_whose_node_does_not_know_its_own_host() {
     }
     let (server, port) = Server::cluster_with_tls(files.path());
     let mut by_hand = server.connect().await;
-    by_hand.send(&cmd::<()>("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
+    by_hand.send(cmd::<()>("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
     let ca = files.path().join("ca.pem");
     let url = format!("rediss-cluster://127.0.0.1:{port}?ca={}&server_name=redis.test", ca.to_str().unwrap());
     let config = Config::from_url(&url).unwrap();
     // CLUSTER SHARDS, then CLUSTER SLOTS, in both RESP versions.
     for may in ["+cluster|shards", "-cluster|shards"] {
-        by_hand.send(&cmd::<()>("ACL SETUSER default").arg(may)).await.unwrap();
+        by_hand.send(cmd::<()>("ACL SETUSER default").arg(may)).await.unwrap();
         for config in [config.clone(), config.clone().resp2(true)] {
             let client = ClusterClient::connect(&config).await.unwrap();
             assert_eq!(client.nodes(), [Endpoint::tls("127.0.0.1", port)]);
-            client.send(&cmd::<()>("SET").arg("key").arg(may)).await.unwrap();
+            client.send(cmd::<()>("SET").arg("key").arg(may)).await.unwrap();
             let mut connection = Connection::connect(&config.for_key("key")).await.unwrap();
-            assert_eq!(connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
+            assert_eq!(connection.send(cmd::<Frame>("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
         }
     }
 }

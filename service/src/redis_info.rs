@@ -121,12 +121,12 @@ impl ServerWatch {
         self.asked = true;
         self.due = delivery::later(Instant::now(), EVERY);
         for section in self.sections {
-            connection.queue(&cmd::<Frame>("INFO").arg(section));
+            connection.queue(cmd::<Frame>("INFO").arg(section));
         }
         if let Some(stream) = &self.stream {
-            connection.queue(&XInfoGroups::new(stream));
+            connection.queue(XInfoGroups::new(stream));
             for group in &self.groups {
-                connection.queue(&XInfoConsumers::new(stream, group));
+                connection.queue(XInfoConsumers::new(stream, group));
             }
         }
     }

@@ -505,7 +505,7 @@ pub(crate) async fn leave_group(connection: &mut Connection, group: &Group, leve
 
 async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[StreamId]) -> Result<(), Error> {
     for chunk in ids.chunks(IDS) {
-        connection.queue(&group.acknowledge(chunk));
+        connection.queue(group.acknowledge(chunk));
     }
     for _ in ids.chunks(IDS) {
         connection.receive_reply(&group.acknowledge(&[])).await?;
@@ -560,18 +560,18 @@ async fn execute(
 ) -> Result<(bool, Option<Lease>), Error> {
     connection.queue_multi();
     if let Some(lease) = &step.renew {
-        connection.queue(&group.renew_lease(lease));
+        connection.queue(group.renew_lease(lease));
     }
     if let Some((at, entries_read)) = step.group {
         let mut move_to = XGroupSetId::new(&group.stream, &group.name, at);
         if let Some(entries) = entries_read {
             move_to = move_to.entries_read(entries);
         }
-        connection.queue(&move_to);
+        connection.queue(move_to);
     }
     connection.queue_exec();
-    connection.queue(&cmd::<Frame>("WATCH").arg(&group.lease));
-    connection.queue(&group.ask_lease());
+    connection.queue(cmd::<Frame>("WATCH").arg(&group.lease));
+    connection.queue(group.ask_lease());
     let commands = usize::from(step.renew.is_some()).saturating_add(step.group.is_some().into());
     match connection.receive_queued(commands).await {
         Err(error) if error.kind() == ErrorKind::Oom => return execute_when_full(connection, group, token, step).await,

@@ -306,7 +306,7 @@ impl Consume<'_> {
                         biased;
                         () = self.shutdown.requested(), if block.is_some() => continue,
                         () = self.seen.wake.notified(), if block.is_some() => continue,
-                        batch = redis.read(block) => batch?,
+                        batch = redis.read_once(block) => batch?,
                     };
                     self.health.redis_works(WORK);
                     self.health.progress();

@@ -883,8 +883,8 @@ async fn ask_node(pool: &Pool, asked: &[Asked]) -> Result<Vec<usize>, resp::Erro
     let Ok(mut lease) = taken else { return Ok(Vec::new()) };
     let connection = &mut lease.connection;
     for (_, record, _) in asked {
-        connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
-        connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
+        connection.queue(cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
+        connection.queue(cmd::<Frame>("EXISTS").arg(&record.stream));
     }
     let mut changed = Vec::new();
     for (index, _, guard) in asked {

@@ -318,6 +318,13 @@ impl<'a> LiveConnection<'a> {
                 false => self.poll_wire(cx, began_idle),
             };
         }
+        if began_idle && !self.pinged {
+            // A reply that no command requested would be taken for that of the next command. A lost
+            // connection is better noticed before commands are sent.
+            if let Err(error) = self.poll_idle(cx) {
+                return Poll::Ready(Step::Failed(error));
+            }
+        }
         let open = self.driver.queue.take(&mut self.taken, &mut self.calls, cx.waker());
         if !self.taken.is_empty() {
             let Self { wire, taken, .. } = self;
@@ -326,6 +333,18 @@ impl<'a> LiveConnection<'a> {
             return Poll::Ready(Step::Closed);
         }
         self.poll_wire(cx, began_idle)
+    }
+
+    /// Reads what has arrived while no reply is owed.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        while !self.wire.has_read_enough() {
+            match self.wire.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(read) => read.map_err(Error::io)?,
+            }
+            self.deliver_replies()?;
+        }
+        Ok(())
     }
 
     fn poll_wire(&mut self, cx: &mut Context<'_>, began_idle: bool) -> Poll<Step> {

@@ -127,7 +127,7 @@ impl ClientOptions {
         let config = discovery.config();
         let mut connection = discovery.connect().await?;
         if self.as_replica {
-            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| config.connect_error(error))?;
+            connection.send(cmd::<()>("READONLY")).await.map_err(|error| config.connect_error(error))?;
         }
         // The cluster client follows them.
         connection.keep_redirects(!self.reconnects);
@@ -186,7 +186,7 @@ impl ClientOptions {
 ///     let client = client.clone();
 ///     tokio::spawn(async move {
 ///         let number = n.to_string();
-///         client.send(&XAdd::new("events", AddId::Auto, &[("number", &number)])).await
+///         client.send(XAdd::new("events", AddId::Auto, &[("number", &number)])).await
 ///     });
 /// }
 /// # Ok(())
@@ -198,7 +198,7 @@ impl ClientOptions {
 /// ```compile_fail
 /// # async fn example(client: resp::Client) {
 /// use resp::streams::{ReadFrom, XRead};
-/// client.send(&XRead::new("events", ReadFrom::New).block(resp::BlockTimeout::Forever)).await;
+/// client.send(XRead::new("events", ReadFrom::New).block(resp::BlockTimeout::Forever)).await;
 /// # }
 /// ```
 #[derive(Clone)]
@@ -229,7 +229,10 @@ impl Client {
         ClientOptions::new(config.clone()).connect().await
     }
 
-    /// Sends a command and waits for its reply.
+    /// Sends a command, given by value or by reference, and waits for its reply.
+    ///
+    /// The future borrows the client. For a task of its own, move a clone into it:
+    /// `tokio::spawn(async move { client.send(cmd("GET").arg("key")).await })`.
     ///
     /// # Errors
     ///
@@ -237,14 +240,14 @@ impl Client {
     /// [command timeout](Config::command_timeout), which covers the whole call, including the wait
     /// for room and for a new connection. [`Error::sent`] says whether the server may have executed
     /// the command.
-    pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        self.0.observer.call(command.name(), 1, self.send_unobserved(command)).await
+    pub async fn send<C: Command>(&self, command: C) -> Result<C::Reply, Error> {
+        self.0.observer.call(command.name(), 1, self.send_unobserved(&command)).await
     }
 
     async fn send_unobserved<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         let named = |error: Error| error.with_context(command.name(), command.key());
         if !command.is_shareable() {
-            return Err(named(not_shareable()));
+            return Err(command::not_shareable(command));
         }
         let (mut refused, mut tracks) = (Ok(()), None);
         let encode = |out: &mut BytesMut| {
@@ -281,9 +284,7 @@ impl Client {
             return Ok(Replies::new(std::iter::empty(), pipeline));
         }
         pipeline.check()?;
-        if !pipeline.is_shareable() {
-            return Err(not_shareable().with_context("pipeline", None));
-        }
+        pipeline.check_shareable()?;
         pipeline.track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&EncodedCommands::of(pipeline), None).await;
         let frames = frames.map_err(|error| error.with_context("pipeline", None))?;
@@ -302,9 +303,7 @@ impl Client {
     async fn exec_unobserved(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
-        if !transaction.is_shareable() {
-            return Err(not_shareable().with_context("MULTI", None));
-        }
+        transaction.pipeline().check_shareable()?;
         transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&EncodedCommands::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.with_context("MULTI", None))?;
@@ -402,11 +401,6 @@ impl<'a> EncodedCommands<'a> {
     pub(crate) fn of_transaction(pipeline: &'a Pipeline) -> Self {
         Self { multi: Some(0), ..Self::of(pipeline) }
     }
-}
-
-/// The error of a command that would delay other callers.
-fn not_shareable() -> Error {
-    Error::new(ErrorKind::Usage, "needs its own connection").with_sent(Sent::No)
 }
 
 impl fmt::Debug for Client {

@@ -59,7 +59,7 @@ use retries::Retries;
 /// let cluster = ClusterClient::connect(&config).await?;
 /// for n in 0..64 {
 ///     let stream = format!("events:{{{n}}}");
-///     cluster.send(&XAdd::new(&stream, AddId::Auto, &[("type", "start")])).await?;
+///     cluster.send(XAdd::new(&stream, AddId::Auto, &[("type", "start")])).await?;
 /// }
 /// // A blocking read has a connection of its own, to the node that has the stream.
 /// let mut consumer = ConsumerOptions::new(config, "events:{7}", "workers", "me").connect().await?;
@@ -86,14 +86,15 @@ impl ClusterClient {
         Ok(Self(nodes))
     }
 
-    /// Sends a command to the owner of its key, and waits for its reply.
+    /// Sends a command, given by value or by reference, to the owner of its key, and waits for its
+    /// reply.
     ///
     /// # Errors
     ///
     /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`]
     /// if its keys are in different slots, [`ErrorKind::Usage`] if the command is about one node.
-    pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        self.deliver_one(command, From::Master).await
+    pub async fn send<C: Command>(&self, command: C) -> Result<C::Reply, Error> {
+        self.deliver_one(&command, From::Master).await
     }
 
     /// Sends a read command to a replica of the key's owner, in round-robin order, and waits for
@@ -108,12 +109,12 @@ impl ClusterClient {
     /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
     /// use resp::streams::XRange;
     ///
-    /// let entries = cluster.send_to_replica(&XRange::new("events", ..).count(100)).await?;
+    /// let entries = cluster.send_to_replica(XRange::new("events", ..).count(100)).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn send_to_replica<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        self.deliver_one(command, From::Replica).await
+    pub async fn send_to_replica<C: Command>(&self, command: C) -> Result<C::Reply, Error> {
+        self.deliver_one(&command, From::Replica).await
     }
 
     async fn deliver_one<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
@@ -140,18 +141,18 @@ impl ClusterClient {
     /// use resp::{Frame, cmd};
     ///
     /// for node in cluster.nodes().iter().chain(&cluster.replicas()) {
-    ///     let role = cluster.send_to(node, &cmd::<Frame>("ROLE")).await?;
+    ///     let role = cluster.send_to(node, cmd::<Frame>("ROLE")).await?;
     ///     println!("{node}: {:?}", role.value().children().next());
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn send_to<C: Command>(&self, node: &Endpoint, command: &C) -> Result<C::Reply, Error> {
-        let encoded = encode(command)?;
+    pub async fn send_to<C: Command>(&self, node: &Endpoint, command: C) -> Result<C::Reply, Error> {
+        let encoded = encode(&command)?;
         let time_limit = Retries::new(self.0.config().command_timeout).time_limit;
         let frames = self.0.exchange(node, &EncodedCommands::of_command(&encoded), time_limit).await;
         let frames = frames.map_err(|error| error.with_context(command.name(), command.key()))?;
-        command::decode(command, self.0.redact(frames).pop().ok_or_else(Error::closed)?)
+        command::decode(&command, self.0.redact(frames).pop().ok_or_else(Error::closed)?)
     }
 
     /// Sends a command to all masters that own slots, after a refresh of the topology. Returns the
@@ -167,7 +168,7 @@ impl ClusterClient {
     /// use resp::cmd;
     ///
     /// let mut keys = 0;
-    /// for (_node, size) in cluster.send_to_masters(&cmd::<u64>("DBSIZE")).await? {
+    /// for (_node, size) in cluster.send_to_masters(cmd::<u64>("DBSIZE")).await? {
     ///     keys += size?;
     /// }
     /// # Ok(())
@@ -175,10 +176,10 @@ impl ClusterClient {
     /// ```
     pub async fn send_to_masters<C: Command>(
         &self,
-        command: &C,
+        command: C,
     ) -> Result<Vec<(Endpoint, Result<C::Reply, Error>)>, Error> {
         let named = |error: Error| error.with_context(command.name(), command.key());
-        let encoded = encode(command)?.freeze();
+        let encoded = encode(&command)?.freeze();
         let mut time_limit = Retries::new(self.0.config().command_timeout).time_limit;
         time_limit.within(self.0.refresh(self.0.version())).await.map_err(|error| named(error.with_sent(Sent::No)))?;
         let nodes = self.0.all();
@@ -194,7 +195,7 @@ impl ClusterClient {
             let Ok((nth, sent)) = done else { continue };
             let reply = sent
                 .map_err(named)
-                .and_then(|frames| command::decode(command, self.0.redact(frames).pop().ok_or_else(Error::closed)?));
+                .and_then(|frames| command::decode(&command, self.0.redact(frames).pop().ok_or_else(Error::closed)?));
             if let Some((_, outcome)) = outcomes.get_mut(nth) {
                 *outcome = reply;
             }
@@ -223,9 +224,7 @@ impl ClusterClient {
 
     async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         pipeline.check()?;
-        if !pipeline.is_shareable() {
-            return Err(not_shareable().with_context("pipeline", None));
-        }
+        pipeline.check_shareable()?;
         pipeline::run(&self.0, pipeline).await.map_err(|error| error.with_context("pipeline", None))
     }
 
@@ -243,9 +242,7 @@ impl ClusterClient {
         let named = |error: Error| error.with_context("MULTI", None);
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
-        if !transaction.is_shareable() {
-            return Err(named(not_shareable()));
-        }
+        transaction.pipeline().check_shareable()?;
         let commands = EncodedCommands::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &commands, From::Master).await.map_err(named)?;
         Replies::new(frames.into_iter(), &pipeline).into_exec(&pipeline)
@@ -387,11 +384,15 @@ enum From {
 fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
     let mut encoded = BytesMut::new();
     command::encode_checked(command, &mut encoded)?;
-    // A reconnect to a node does not restore tracking.
-    match command.is_shareable() && command::tracking(&encoded).is_none() {
-        true => Ok(encoded),
-        false => Err(not_shareable().with_context(command.name(), command.key())),
+    if !command.is_shareable() {
+        return Err(command::not_shareable(command));
     }
+    if command::tracking(&encoded).is_some() {
+        let text = "is lost when the connection to a node breaks: use a Client, or connection_for";
+        let error = Error::new(ErrorKind::Usage, text).with_sent(Sent::No);
+        return Err(error.with_context(command.name(), command.key()));
+    }
+    Ok(encoded)
 }
 
 /// Returns an error unless the command has one target node.
@@ -413,11 +414,6 @@ fn cross_slot() -> Error {
 
 fn nobody() -> Error {
     Error::new(ErrorKind::ClusterDown, "no known node serves the slot")
-}
-
-/// The error of a command that would delay other callers.
-fn not_shareable() -> Error {
-    Error::new(ErrorKind::Usage, "needs its own connection: use connection_for").with_sent(Sent::No)
 }
 
 impl fmt::Debug for ClusterClient {

@@ -1,6 +1,7 @@
 //! Types that can be arguments of untyped commands.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ use crate::{CommandWriter, StreamId};
 /// | `bool` | one, `1` or `0` |
 /// | [`StreamId`] | one |
 /// | `Option<T>` | none for `None` |
-/// | slices, arrays and vectors of other types | those of each element |
-/// | tuples of two or three | those of each part |
+/// | slices, arrays, vectors, deques, sets and maps of other types | those of each element |
+/// | tuples of up to eight | those of each part |
 /// | references, `Box`, `Rc`, `Arc` and `Cow` of these | the same |
 ///
 /// ```
@@ -35,6 +36,14 @@ use crate::{CommandWriter, StreamId};
 /// assert_eq!(words, ["ZADD", "board", "1.5", "ann", "2", "bob"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Units and formats are yours to choose: write a `Duration`, a time or an address as a number or
+/// as text, for example with `.arg(timeout.as_secs())` or `.arg(address.to_string())`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a command",
+    note = "convert it to text or a number, for example with `.to_string()`",
+    note = "for the items of an iterator, use `.args(…)`"
+)]
 pub trait CommandArg {
     /// Writes the arguments.
     fn write(&self, out: &mut CommandWriter<'_>);
@@ -95,19 +104,47 @@ impl<A: CommandArg> CommandArg for Vec<A> {
     }
 }
 
-impl<A: CommandArg, B: CommandArg> CommandArg for (A, B) {
-    fn write(&self, out: &mut CommandWriter<'_>) {
-        self.0.write(out);
-        self.1.write(out);
-    }
+macro_rules! collections {
+    ($($type:ty: ($($param:ident),+)),* $(,)?) => {
+        $(impl<$($param),+> CommandArg for $type
+        where
+            for<'a> <&'a Self as IntoIterator>::Item: CommandArg,
+        {
+            fn write(&self, out: &mut CommandWriter<'_>) {
+                for arg in self {
+                    arg.write(out);
+                }
+            }
+        })*
+    };
 }
 
-impl<A: CommandArg, B: CommandArg, C: CommandArg> CommandArg for (A, B, C) {
-    fn write(&self, out: &mut CommandWriter<'_>) {
-        self.0.write(out);
-        self.1.write(out);
-        self.2.write(out);
-    }
+collections!(
+    VecDeque<A>: (A),
+    BTreeSet<A>: (A),
+    HashSet<A, S>: (A, S),
+    BTreeMap<K, V>: (K, V),
+    HashMap<K, V, S>: (K, V, S),
+);
+
+macro_rules! tuples {
+    ($(($($part:ident $index:tt),+);)+) => {
+        $(impl<$($part: CommandArg),+> CommandArg for ($($part,)+) {
+            fn write(&self, out: &mut CommandWriter<'_>) {
+                $(self.$index.write(out);)+
+            }
+        })+
+    };
+}
+
+tuples! {
+    (A 0, B 1);
+    (A 0, B 1, C 2);
+    (A 0, B 1, C 2, D 3);
+    (A 0, B 1, C 2, D 3, E 4);
+    (A 0, B 1, C 2, D 3, E 4, F 5);
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 }
 
 macro_rules! bytes {
@@ -176,6 +213,12 @@ impl CommandArg for isize {
     }
 }
 
+impl CommandArg for u128 {
+    fn write(&self, out: &mut CommandWriter<'_>) {
+        out.arg(self.to_string());
+    }
+}
+
 macro_rules! floats {
     ($($type:ty),*) => {
         /// The shortest text that parses to the same number.
@@ -225,6 +268,11 @@ mod tests {
         assert_eq!(written((StreamId::MIN, true, false)), ["0-1", "1", "0"]);
         assert_eq!(written([i64::MIN, -1]), ["-9223372036854775808", "-1"]);
         assert_eq!(written(usize::MAX), [usize::MAX.to_string()]);
+        assert_eq!(written((i128::MIN, u128::MAX)), [i128::MIN.to_string(), u128::MAX.to_string()]);
+        assert_eq!(written((1, "b", 'c', 4.5)), ["1", "b", "c", "4.5"]);
+        assert_eq!(written(BTreeSet::from(["a", "b"])), ["a", "b"]);
+        assert_eq!(written(VecDeque::from([b'a', b'b'])), ["97", "98"]);
+        assert_eq!(written(HashMap::from([("a", 1)])), ["a", "1"]);
     }
 
     #[test]

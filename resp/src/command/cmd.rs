@@ -19,9 +19,9 @@ use crate::{Error, Frame};
 /// use std::collections::HashMap;
 /// use resp::cmd;
 ///
-/// connection.send(&cmd::<()>("SET").arg("visits").arg(41)).await?;
-/// let visits: u64 = connection.send(&cmd("INCR").arg("visits")).await?;
-/// let settings: HashMap<String, String> = connection.send(&cmd("CONFIG GET").arg("maxmemory*")).await?;
+/// connection.send(cmd::<()>("SET").arg("visits").arg(41)).await?;
+/// let visits: u64 = connection.send(cmd("INCR").arg("visits")).await?;
+/// let settings: HashMap<String, String> = connection.send(cmd("CONFIG GET").arg("maxmemory*")).await?;
 /// # Ok(())
 /// # }
 /// ```

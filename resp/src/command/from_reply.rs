@@ -2,9 +2,11 @@
 //! ([`Cmd`](super::Cmd)) use it.
 
 use std::any::type_name;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hash};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,12 +22,12 @@ use crate::{Error, Frame, StreamId, Value, ValueKind};
 /// use std::collections::HashMap;
 /// use resp::cmd;
 ///
-/// let name: String = client.send(&cmd("GET").arg("name")).await?;
-/// let missing: Option<String> = client.send(&cmd("GET").arg("missing")).await?;
-/// let users: HashMap<String, u64> = client.send(&cmd("HGETALL").arg("users")).await?;
-/// let (seconds, micros): (u64, u32) = client.send(&cmd("TIME")).await?;
+/// let name: String = client.send(cmd("GET").arg("name")).await?;
+/// let missing: Option<String> = client.send(cmd("GET").arg("missing")).await?;
+/// let users: HashMap<String, u64> = client.send(cmd("HGETALL").arg("users")).await?;
+/// let (seconds, micros): (u64, u32) = client.send(cmd("TIME")).await?;
 /// // Where nothing names the type, the command does.
-/// client.send(&cmd::<()>("SET").arg("name").arg("ann")).await?;
+/// client.send(cmd::<()>("SET").arg("name").arg("ann")).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -33,9 +35,10 @@ use crate::{Error, Frame, StreamId, Value, ValueKind};
 /// | type | replies |
 /// |---|---|
 /// | `()` | any reply but an error |
-/// | `String`, `Box<str>`, `Arc<str>` | strings in UTF-8, and numbers |
+/// | `String`, `Box<str>`, `Rc<str>`, `Arc<str>`, `Cow<str>` | strings in UTF-8, and numbers |
+/// | `char` | strings of one character |
 /// | [`Bytes`] (shares the read buffer), `Vec<u8>` | the same, any bytes |
-/// | `u8` … `u64`, `i8` … `i64`, `usize`, `isize` | integers and decimal strings, if they fit |
+/// | `u8` … `u128`, `i8` … `i128`, `usize`, `isize` | integers and decimal strings, if they fit |
 /// | `f64`, `f32` | doubles, integers, decimal strings |
 /// | `bool` | booleans, 1 and 0 |
 /// | [`StreamId`] | strings of the form `ms-seq` |
@@ -213,7 +216,21 @@ macro_rules! texts {
     };
 }
 
-texts!(String, Box<str>, Arc<str>);
+texts!(String, Box<str>, Rc<str>, Arc<str>);
+
+/// Always owned.
+impl<B: ToOwned<Owned: FromReply> + ?Sized> FromReply for Cow<'_, B> {
+    fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error> {
+        B::Owned::from_value(value, frame).map(Self::Owned)
+    }
+}
+
+impl FromReply for char {
+    fn from_value(value: Value<'_>, _: &Frame) -> Result<Self, Error> {
+        let text = text::<Self>(value)?;
+        std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or_else(|| mismatch::<Self>(value))
+    }
+}
 
 macro_rules! integers {
     ($($type:ty: $get:ident),*) => {
@@ -228,6 +245,21 @@ macro_rules! integers {
 
 integers!(u16: as_u64, u32: as_u64, u64: as_u64, usize: as_u64);
 integers!(i8: as_int, i16: as_int, i32: as_int, i64: as_int, isize: as_int);
+
+macro_rules! wide_integers {
+    ($($type:ty),*) => {
+        /// A big number may be larger than 64 bits.
+        $(impl FromReply for $type {
+            fn from_value(value: Value<'_>, _: &Frame) -> Result<Self, Error> {
+                let is_number = !matches!(value.kind(), ValueKind::Double | ValueKind::VerbatimString);
+                let text = std::str::from_utf8(text::<Self>(value)?).ok().filter(|_| is_number);
+                text.and_then(|text| text.parse().ok()).ok_or_else(|| mismatch::<Self>(value))
+            }
+        })*
+    };
+}
+
+wide_integers!(i128, u128);
 
 /// A list of bytes is a string: see [`FromReply::list_from_value`].
 impl FromReply for u8 {
@@ -433,6 +465,10 @@ mod tests {
             "$5 hello" as String => s("hello");
             "=7 txt:abc" as String => s("abc");
             ":5" as String => s("5");
+            "$2 hi" as Rc<str> => "hi".into();
+            "$2 hi" as Cow<'_, str> => "hi".into();
+            "$2 hi" as Cow<'_, [u8]> => b"hi"[..].into();
+            "$2 ß" as char => 'ß';
             "$?\r\n;2 he ;3 llo ;0" as String => s("hello");
             "$2 hi" as Box<str> => "hi".into();
             "$2 hi" as Arc<str> => "hi".into();
@@ -443,6 +479,10 @@ mod tests {
             "$2 -7" as i16 => -7;
             "$20 18446744073709551615" as u64 => u64::MAX;
             "$1 7" as usize => 7;
+            ":-5" as i128 => -5;
+            "(-170141183460469231731687303715884105728" as i128 => i128::MIN;
+            "(340282366920938463463374607431768211455" as u128 => u128::MAX;
+            "$1 7" as u128 => 7;
             ",1.5" as f64 => 1.5;
             "$3 1.5" as f64 => 1.5;
             ":3" as f32 => 3.0;
@@ -473,6 +513,10 @@ mod tests {
             "*3 :1 :2 :3" as (u64, u64) => "expected (u64, u64), got array [integer 1, integer 2, integer 3]";
             "*1 :1" as [u64; 2] => "expected [u64; 2], got array [integer 1]";
             "_" as Vec<String> => "expected Vec<String>, got null";
+            "(340282366920938463463374607431768211456" as u128 => "expected u128, got big number of 39 digits";
+            ",1" as i128 => "expected i128, got double";
+            ":-1" as u128 => "expected u128, got integer -1";
+            "$2 hi" as char => "expected char, got string of 2 bytes";
             ":2" as bool => "expected bool, got integer 2";
             "%1 +a :1" as u64 => "expected u64, got map {string of 1 byte: integer 1}";
         }

@@ -33,6 +33,11 @@ use cmd::split_arg;
 /// are refused with [`ErrorKind::Usage`], however they are written: the `SUBSCRIBE` family (use
 /// [`Connection::subscribe`](crate::Connection::subscribe)), `MONITOR`, `SYNC`, `PSYNC`,
 /// `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and `HELLO` with a version.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a command that may be sent here",
+    note = "send a `Blocking` command with `Connection::send_blocking`",
+    note = "a `Cmd<R>` is a command if its reply `R` implements `FromReply`"
+)]
 pub trait Command {
     /// The decoded reply.
     type Reply;
@@ -197,45 +202,80 @@ fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns whether a command of this name neither blocks nor changes the connection's state.
-pub(crate) fn is_shareable(name: &str) -> bool {
-    const NOT: [&str; 33] = [
-        "ASKING",
-        "AUTH",
-        "BLMOVE",
-        "BLMPOP",
-        "BLPOP",
-        "BRPOP",
-        "BRPOPLPUSH",
-        "BZMPOP",
-        "BZPOPMAX",
-        "BZPOPMIN",
+/// Returns why a command of this name must not use a shared connection, and what to do instead;
+/// `None` for all others.
+fn sharing_refusal(name: &str) -> Option<&'static str> {
+    const REFUSALS: [(&[&str], &str); 6] = [
+        (
+            &[
+                "BLMOVE",
+                "BLMPOP",
+                "BLPOP",
+                "BRPOP",
+                "BRPOPLPUSH",
+                "BZMPOP",
+                "BZPOPMAX",
+                "BZPOPMIN",
+                "WAIT",
+                "WAITAOF",
+                "XREAD",
+                "XREADGROUP",
+            ],
+            "blocks all callers: use Connection::send_blocking with a Blocking command",
+        ),
+        (
+            &["DISCARD", "EXEC", "MULTI"],
+            "changes the connection of all callers: use a Transaction, or a Connection of your own",
+        ),
+        (&["WATCH"], "changes the connection of all callers: use a Connection of your own, with Connection::exec"),
+        (&["SELECT"], "changes the connection of all callers: set Config::database, or /N in the URL"),
+        (&["AUTH"], "changes the connection of all callers: set Config::user and Config::password"),
+        (
+            &["ASKING", "READONLY", "READWRITE"],
+            "changes the connection of all callers: use a ClusterClient, which does it for you",
+        ),
+    ];
+    // Commands without exactly one reply, which `refusal` explains.
+    const OTHERS: [&str; 14] = [
         "CLIENT REPLY",
-        "DISCARD",
-        "EXEC",
         "HELLO",
         "MONITOR",
-        "MULTI",
         "PSUBSCRIBE",
         "PSYNC",
         "PUNSUBSCRIBE",
         "QUIT",
-        "READONLY",
-        "READWRITE",
         "REPLCONF",
         "RESET",
-        "SELECT",
         "SSUBSCRIBE",
         "SUBSCRIBE",
         "SUNSUBSCRIBE",
         "SYNC",
         "UNSUBSCRIBE",
-        "WAIT",
-        "WAITAOF",
-        "WATCH",
     ];
+    let is = |word: &&str| name.eq_ignore_ascii_case(word);
+    let why = REFUSALS.iter().find(|(names, _)| names.iter().any(is)).map(|(_, why)| *why);
+    why.or_else(|| OTHERS.iter().any(is).then_some(NOT_SHAREABLE))
+}
+
+/// Why a command that says so of itself must not use a shared connection.
+const NOT_SHAREABLE: &str = "must not use a shared connection: use a Connection of your own";
+
+/// Returns whether a command of this name neither blocks nor changes the connection's state. Reads
+/// of streams block only with an option.
+pub(crate) fn is_shareable(name: &str) -> bool {
     // Fast path for stream commands.
-    name.starts_with('X') || !NOT.iter().any(|word| name.eq_ignore_ascii_case(word))
+    name.starts_with(['X', 'x']) || sharing_refusal(name).is_none()
+}
+
+/// Returns the error of a command that must not use a shared connection.
+#[cold]
+pub(crate) fn not_shareable<C: Command + ?Sized>(command: &C) -> Error {
+    let mut encoded = BytesMut::new();
+    let why = encode_checked(command, &mut encoded).err().unwrap_or_else(|| {
+        let first = String::from_utf8_lossy(words(&encoded).next().unwrap_or_default());
+        Error::new(ErrorKind::Usage, sharing_refusal(&first).unwrap_or(NOT_SHAREABLE))
+    });
+    why.with_sent(Sent::No).with_context(command.name(), command.key())
 }
 
 /// Appends a command to a buffer.

@@ -41,7 +41,7 @@ use crate::Error;
 /// let counts = Arc::new(Counts::default());
 /// let server = ScriptedServer::new([Script::new().on_name("GET", reply::error("WRONGTYPE a hash"))]);
 /// let client = Client::connect(&server.config().observer(Arc::clone(&counts))).await?;
-/// assert!(client.send(&cmd::<String>("GET").arg("name")).await.is_err());
+/// assert!(client.send(cmd::<String>("GET").arg("name")).await.is_err());
 /// assert_eq!(counts.calls.load(Ordering::Relaxed), 1);
 /// assert_eq!(counts.errors.load(Ordering::Relaxed), 1);
 /// # Ok(())

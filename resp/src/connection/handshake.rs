@@ -74,7 +74,7 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Re
     if let Some(name) = &config.client_name {
         hello = hello.arg("SETNAME").arg(name);
     }
-    match connection.send(&hello).await {
+    match connection.send(hello).await {
         Ok(reply) => {
             let number = |name: &[u8]| reply.value().get(name).and_then(crate::Value::as_int);
             connection.client_id = number(b"id");
@@ -103,7 +103,7 @@ async fn authenticate(connection: &mut Connection, config: &Config) -> Result<()
     if let Some(user) = user {
         auth = auth.arg(user);
     }
-    connection.send(&auth.arg(password)).await?;
+    connection.send(auth.arg(password)).await?;
     Ok(())
 }
 

@@ -18,8 +18,11 @@ pub use pipeline::{Pipeline, Replies, ReplyHandle};
 pub use transaction::Transaction;
 pub(crate) use transaction::{is_ok, leaves_transaction_open};
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -66,7 +69,7 @@ pub(crate) use wire::Wire;
 /// use resp::{Config, Connection};
 ///
 /// let mut connection = Connection::connect(&Config::from_url("redis://localhost")?).await?;
-/// let id = connection.send(&XAdd::new("events", AddId::Auto, &[("type", "start")])).await?;
+/// let id = connection.send(XAdd::new("events", AddId::Auto, &[("type", "start")])).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -182,7 +185,7 @@ impl Connection {
             let (Some(id), Some(config)) = (id, origin) else { return };
             let unblocking = async {
                 let mut connection = Self::connect_to(&config.endpoint, &config).await?;
-                connection.send(&cmd::<()>("CLIENT UNBLOCK").arg(id)).await
+                connection.send(cmd::<()>("CLIENT UNBLOCK").arg(id)).await
             };
             let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
         }
@@ -193,6 +196,11 @@ impl Connection {
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.wire.is_broken() || self.demoted
+    }
+
+    /// Closes the connection, because its replies can no longer be trusted.
+    pub(crate) fn close(&mut self) {
+        self.wire.close();
     }
 
     /// Returns whether another server has taken over.
@@ -210,7 +218,7 @@ impl Connection {
         self.command_timeout
     }
 
-    /// Sends a command and waits for its reply.
+    /// Sends a command, given by value or by reference, and waits for its reply.
     ///
     /// Replies to [queued](Self::queue) commands that were not received yet are discarded.
     ///
@@ -218,8 +226,8 @@ impl Connection {
     ///
     /// The server replied with an error, or the connection broke: [`Error::sent`] says whether the
     /// server may have executed the command.
-    pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.round_trip(command, Deadline::after(self.command_timeout)).await
+    pub async fn send<C: Command>(&mut self, command: C) -> Result<C::Reply, Error> {
+        self.round_trip(&command, Deadline::after(self.command_timeout)).await
     }
 
     /// Sends a blocking command and waits for its reply: as long as the command blocks, plus the
@@ -228,7 +236,8 @@ impl Connection {
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
+    pub async fn send_blocking<C: Command>(&mut self, command: impl Borrow<Blocking<C>>) -> Result<C::Reply, Error> {
+        let command = command.borrow();
         let deadline = match command.block() {
             BlockTimeout::For(time) => self.block_deadline(time),
             BlockTimeout::Forever => Deadline::never(),
@@ -254,7 +263,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().with_context(command.name(), command.key()));
         }
-        self.refuse_unrequested().map_err(|error| error.with_context(command.name(), command.key()))?;
+        self.refuse_arrived().await.map_err(|error| error.with_context(command.name(), command.key()))?;
         self.queue_checked(command)?;
         // Until the reply is here it counts as stale, because this future may be dropped.
         self.stale = self.owed;
@@ -292,9 +301,9 @@ impl Connection {
     /// takes its place, so the reply is an error ([`ErrorKind::UnknownCommand`]), and a transaction
     /// around it is not executed.
     #[inline]
-    pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
+    pub fn queue<C: Command>(&mut self, command: C) {
         // An error has closed the connection, and the next call reports that.
-        if self.refuse_unrequested().is_ok() && !self.is_closed() && self.queue_checked(command).is_err() {
+        if self.refuse_unrequested().is_ok() && !self.is_closed() && self.queue_checked(&command).is_err() {
             self.wire.queue(|out| out.extend_from_slice(command::REFUSED_COMMAND));
             self.owed = self.owed.saturating_add(1);
         }
@@ -315,6 +324,24 @@ impl Connection {
             };
             error.with_sent(Sent::No)
         })
+    }
+
+    /// As [`refuse_unrequested`](Self::refuse_unrequested), and looks for what has arrived since the
+    /// last read, without waiting. This also notices that the server has closed the connection,
+    /// before a command is sent.
+    pub(crate) async fn refuse_arrived(&mut self) -> Result<(), Error> {
+        self.refuse_unrequested()?;
+        while self.owed == 0 && !self.is_closed() && !self.wire.has_read_enough() {
+            match poll_fn(|cx| Poll::Ready(self.wire.poll_read(cx))).await {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => self.refuse_unrequested()?,
+                Poll::Ready(Err(error)) => {
+                    self.wire.close();
+                    return Err(Error::io(error).with_sent(Sent::No));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Queues a command, or refuses one that does not have exactly one reply.
@@ -411,9 +438,9 @@ impl Connection {
     /// # Errors
     ///
     /// The server replied with an error, or as [`receive`](Self::receive).
-    pub async fn receive_reply<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+    pub async fn receive_reply<C: Command>(&mut self, command: C) -> Result<C::Reply, Error> {
         let frame = self.receive().await.map_err(|error| error.with_context(command.name(), command.key()))?;
-        command::decode(command, frame)
+        command::decode(&command, frame)
     }
 
     /// Returns a frame's memory to the connection for the next frame. This is optional, and saves
@@ -443,7 +470,7 @@ impl Connection {
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
     /// use resp::cmd;
-    /// connection.subscribe(&cmd::<()>("SUBSCRIBE").arg("news")).await?;
+    /// connection.subscribe(cmd::<()>("SUBSCRIBE").arg("news")).await?;
     /// loop {
     ///     let push = connection.next_push().await?;
     ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());
@@ -453,14 +480,14 @@ impl Connection {
     /// }
     /// # }
     /// ```
-    pub async fn subscribe<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+    pub async fn subscribe<C: Command>(&mut self, command: C) -> Result<(), Error> {
         let named = |error: Error| error.with_context(command.name(), command.key());
         let usage = |text| Err(named(Error::new(ErrorKind::Usage, text).with_sent(Sent::No)));
         if self.is_closed() {
             return Err(named(Error::closed()));
         }
         let mut encoded = BytesMut::new();
-        command::encode(command, &mut encoded);
+        command::encode(&command, &mut encoded);
         if !command::is_subscription(&encoded) {
             return usage("is not a subscription: use Connection::send");
         }

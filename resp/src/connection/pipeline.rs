@@ -30,7 +30,7 @@ impl Connection {
             return Err(Error::closed().with_context("pipeline", None));
         }
         pipeline.check()?;
-        self.refuse_unrequested().map_err(|error| error.with_context("pipeline", None))?;
+        self.refuse_arrived().await.map_err(|error| error.with_context("pipeline", None))?;
         let mark = self.wire.queued().saturating_add(wide(pipeline.first));
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed = self.owed.saturating_add(pipeline.commands);
@@ -88,8 +88,8 @@ pub struct Pipeline {
     pub(super) commands: usize,
     /// Once this many bytes are sent, a command may have been executed.
     pub(super) first: usize,
-    /// Whether a command must not use a shared connection.
-    not_shareable: bool,
+    /// Why the first command that must not use a shared connection was refused there.
+    not_shareable: Option<Error>,
     /// Why the first invalid command was refused.
     pub(super) refused: Option<Error>,
     /// Whether a command enables or disables client-side caching.
@@ -123,7 +123,9 @@ impl Pipeline {
             self.secrets.push(index);
         }
         self.commands = index.saturating_add(1);
-        self.not_shareable |= !command.is_shareable();
+        if !command.is_shareable() {
+            self.not_shareable.get_or_insert_with(|| command::not_shareable(&command));
+        }
         self.ends.push((self.encoded.len(), command.routing()));
         ReplyHandle { index, operation: error::operation(command.name(), command.key()), decode: C::decode }
     }
@@ -160,9 +162,9 @@ impl Pipeline {
         self.first
     }
 
-    /// Returns whether all commands may use a shared connection.
-    pub(crate) const fn is_shareable(&self) -> bool {
-        !self.not_shareable
+    /// Returns an error if a command must not use a shared connection.
+    pub(crate) fn check_shareable(&self) -> Result<(), Error> {
+        self.not_shareable.clone().map_or(Ok(()), Err)
     }
 
     /// Calls `note` for each command, if one of them may change client-side caching.

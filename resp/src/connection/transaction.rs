@@ -42,11 +42,11 @@ const FEWER_OWED: &str = "fewer replies are outstanding";
 /// use resp::cmd;
 ///
 /// connection.queue_multi();
-/// connection.queue(&cmd::<i64>("INCR").arg("a"));
+/// connection.queue(cmd::<i64>("INCR").arg("a"));
 /// connection.queue_exec();
 /// // The next one follows at once, its EXEC does not.
 /// connection.queue_multi();
-/// connection.queue(&cmd::<i64>("INCR").arg("b"));
+/// connection.queue(cmd::<i64>("INCR").arg("b"));
 ///
 /// connection.receive_queued(1).await?;
 /// let result = connection.receive_exec().await?;
@@ -60,12 +60,12 @@ const FEWER_OWED: &str = "fewer replies are outstanding";
 impl Connection {
     /// Queues `MULTI`.
     pub fn queue_multi(&mut self) {
-        self.queue(&MULTI);
+        self.queue(MULTI);
     }
 
     /// Queues `EXEC`.
     pub fn queue_exec(&mut self) {
-        self.queue(&EXEC);
+        self.queue(EXEC);
     }
 
     /// Receives the replies to `MULTI` and to the `commands` commands after it.
@@ -231,11 +231,6 @@ impl Transaction {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.pipeline.is_empty()
-    }
-
-    /// Returns whether all commands may use a shared connection.
-    pub(crate) const fn is_shareable(&self) -> bool {
-        self.pipeline.is_shareable()
     }
 
     /// Returns the commands, without `MULTI` and `EXEC`.

@@ -293,8 +293,8 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads once. Costs no system call unless the runtime has noticed that something arrived.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.input.is_empty() && self.input.capacity() > 2 * MAX_READ {
             // Free the memory of a very large reply.
             self.input = BytesMut::new();

@@ -25,13 +25,8 @@ use crate::{BlockTimeout, Command, Connection, Error, ErrorKind, Frame, StreamId
 ///
 /// // Read the present entries, and do not wait for more.
 /// let mut reader = GroupReader::new(connection, "events", "workers", "me").count(100);
-/// loop {
-///     let was_reading_pending = reader.has_pending();
-///     match reader.read(None).await? {
-///         Some(batch) => reader.ack(batch.ids()),
-///         None if was_reading_pending => {}
-///         None => break,
-///     }
+/// while let Some(batch) = reader.read(None).await? {
+///     reader.ack(batch.ids());
 /// }
 /// reader.flush().await?;
 /// # Ok(())
@@ -87,6 +82,10 @@ enum ReadKind {
     Behind,
 }
 
+/// The longest that one request blocks. It only matters for callers that wait longer.
+const LONG_BLOCK: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest time between two searches for entries to claim.
+const MIN_CLAIM_PAUSE: Duration = Duration::from_millis(10);
 /// The maximum number of IDs in one command.
 const MAX_ACKS: usize = 10_000;
 
@@ -151,7 +150,7 @@ impl GroupReader {
     ///     && let Some(last) = batch.ids().next_back()
     /// {
     ///     // Once the entries are processed:
-    ///     reader.send(&XGroupSetId::new("events", "workers", last)).await?;
+    ///     reader.send(XGroupSetId::new("events", "workers", last)).await?;
     /// }
     /// # Ok(())
     /// # }
@@ -160,36 +159,81 @@ impl GroupReader {
         self.behind = id;
     }
 
-    /// Reads the next pending entries or, once those are exhausted, new ones. Returns `None` at the
-    /// end of the pending entries, and when no new entries arrive within `block`; without `block`,
-    /// the read does not wait.
+    /// Returns the next entries: pending ones first, then claimed and new ones. Waits for up to
+    /// `block` while there are none, and then returns `None`; without `block`, it does not wait.
     ///
     /// # Errors
     ///
-    /// The connection breaks, the group does not exist, or the key has another type.
+    /// The connection breaks, the group does not exist, or the key has another type. A reply of an
+    /// unexpected form closes the connection, because later replies may belong to other commands.
     pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<EntryBatch>, Error> {
+        let now = Instant::now();
+        // A time that no clock reaches: wait for a day, again and again.
+        let end = block.map(|time| now.checked_add(time));
+        loop {
+            let left = end.map(|end| end.map_or(LONG_BLOCK, |end| end.saturating_duration_since(Instant::now())));
+            // Entries may be left pending for long enough while this call waits.
+            let (kind, batch) = self.step(left.map(|left| left.min(self.until_claim()))).await?;
+            let is_new = matches!(kind, ReadKind::New | ReadKind::Behind);
+            let is_over = end.is_none_or(|end| end.is_some_and(|end| end <= Instant::now()));
+            if batch.is_some() || (is_new && is_over) {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// Makes one request. Unlike [`read`](Self::read), it also returns `None` at the end of the
+    /// pending entries ([`has_pending`](Self::has_pending) is then false), and when there was
+    /// nothing to claim.
+    ///
+    /// For callers that decide between two requests, for example whether to read new entries at
+    /// all.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn read_once(&mut self, block: Option<Duration>) -> Result<Option<EntryBatch>, Error> {
+        Ok(self.step(block).await?.1)
+    }
+
+    /// Makes one request, or receives the reply to an earlier one. Returns what was read.
+    async fn step(&mut self, block: Option<Duration>) -> Result<(ReadKind, Option<EntryBatch>), Error> {
         if self.is_closed() {
             return Err(Error::closed());
         }
         // An earlier call may have sent the request before it was dropped.
         if self.in_flight.is_none() {
+            self.connection.refuse_arrived().await?;
             self.request(block);
         }
         self.receive_in_flight().await?;
-        let (Some(in_flight), Some(frame)) = (self.in_flight.take(), self.early_reply.take()) else { return Ok(None) };
+        let (Some(in_flight), Some(frame)) = (self.in_flight.take(), self.early_reply.take()) else {
+            return Err(Error::closed());
+        };
+        let decoded = self.decode(in_flight.what, frame);
+        if decoded.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnexpectedReply) {
+            // Nothing that a server replies to these commands looks like this: replies have
+            // shifted.
+            self.connection.close();
+        }
+        Ok((in_flight.what, decoded?))
+    }
+
+    /// Decodes a reply, and moves the position.
+    fn decode(&mut self, what: ReadKind, frame: Frame) -> Result<Option<EntryBatch>, Error> {
         let Self { stream, group, name, claim_idle, .. } = self;
         let claim_idle = *claim_idle;
         let read = XReadGroup::new(stream, group, name, GroupFrom::New);
-
-        match in_flight.what {
+        match what {
             ReadKind::Claim => {
                 let claim = XAutoClaim::new(stream, group, name, Duration::ZERO, StreamId::ZERO);
                 let claimed = command::decode(&claim, frame)?;
                 self.claim_from = claimed.next;
                 if claimed.next == StreamId::ZERO {
                     // All entries were examined. Half of the idle time keeps the delay of a claim
-                    // small.
+                    // small. Without any pause, new entries would never be read.
                     let pause = claim_idle.unwrap_or_default().checked_div(2).unwrap_or_default();
+                    let pause = pause.max(MIN_CLAIM_PAUSE);
                     let now = Instant::now();
                     self.claim_at = now.checked_add(pause).unwrap_or(now);
                 }
@@ -221,7 +265,15 @@ impl GroupReader {
         }
     }
 
-    /// Returns whether there may be pending entries that [`read`](Self::read) has not returned.
+    /// Returns how long it takes until entries may be claimed.
+    fn until_claim(&self) -> Duration {
+        match self.claim_idle {
+            Some(_) => self.claim_at.saturating_duration_since(Instant::now()),
+            None => LONG_BLOCK,
+        }
+    }
+
+    /// Returns whether there may be pending entries that no read has returned.
     #[must_use]
     pub const fn has_pending(&self) -> bool {
         matches!(self.phase, Phase::Pending(_))
@@ -259,7 +311,7 @@ impl GroupReader {
     /// # Errors
     ///
     /// As [`Connection::send`].
-    pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+    pub async fn send<C: Command>(&mut self, command: C) -> Result<C::Reply, Error> {
         self.receive_in_flight().await?;
         self.connection.send(command).await
     }
@@ -268,17 +320,17 @@ impl GroupReader {
     fn request(&mut self, block: Option<Duration>) {
         let Self { connection, stream, group, name, count, claim_idle, .. } = self;
         for acks in self.acks.chunks(MAX_ACKS) {
-            connection.queue(&XAck::new(stream, group, acks));
+            connection.queue(XAck::new(stream, group, acks));
         }
         let read = |from| XReadGroup::new(stream, group, name, from).count(*count);
         let mut in_flight = InFlight { acks: self.acks.len(), refused: 0, what: ReadKind::New, block: None };
         match (self.phase, *claim_idle) {
             (Phase::Pending(after), _) => {
-                connection.queue(&read(GroupFrom::Pending(after)));
+                connection.queue(read(GroupFrom::Pending(after)));
                 in_flight.what = ReadKind::Pending;
             }
             (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
-                connection.queue(&XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
+                connection.queue(XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
                 in_flight.what = ReadKind::Claim;
             }
             (Phase::New, _) => {
@@ -287,9 +339,9 @@ impl GroupReader {
                     (None, Some(time)) => {
                         connection.queue(read(GroupFrom::New).block(BlockTimeout::For(time)).command());
                     }
-                    (None, None) => connection.queue(&read(GroupFrom::New)),
+                    (None, None) => connection.queue(read(GroupFrom::New)),
                     (Some(behind), Some(time)) => connection.queue(behind.block(BlockTimeout::For(time)).command()),
-                    (Some(behind), None) => connection.queue(&behind),
+                    (Some(behind), None) => connection.queue(behind),
                 }
                 in_flight.block = block;
                 if self.behind.is_some() {
@@ -347,7 +399,7 @@ impl GroupReader {
         if in_flight.block.is_some() && self.early_reply.is_none() {
             self.connection.unblock().await;
         }
-        self.read(None).await
+        self.read_once(None).await
     }
 
     /// Reads new entries only. Use it when the entries that are pending with this consumer are
@@ -413,7 +465,7 @@ pub(super) async fn send_acks(
 ) -> Result<(), Error> {
     while !acks.is_empty() {
         let count = acks.len().min(MAX_ACKS);
-        connection.send(&XAck::new(stream, group, acks.iter().take(count))).await?;
+        connection.send(XAck::new(stream, group, acks.iter().take(count))).await?;
         acks.drain(..count);
     }
     Ok(())

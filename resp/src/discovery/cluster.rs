@@ -72,7 +72,7 @@ async fn connect_to_owner(config: &Config, owner: &Endpoint, key: &[u8]) -> Resu
         let at = |error: Error| error.at_server(&format!("node {}", config.shown_server(&node)));
         let mut connection = Connection::connect_to(&node, config).await.map_err(at)?;
         connection.keep_redirects(true);
-        connection.queue(&cmd::<()>("EXISTS").key_arg(key));
+        connection.queue(cmd::<()>("EXISTS").key_arg(key));
         let answer = connection.receive().await.and_then(Frame::into_result);
         connection.keep_redirects(false);
         let error = match answer {

@@ -40,7 +40,7 @@ pub use topology::Topology;
 /// let mut backoff = Backoff::default();
 /// loop {
 ///     match discovery.connect().await {
-///         Ok(mut connection) => println!("{}", connection.send(&cmd::<String>("PING")).await?),
+///         Ok(mut connection) => println!("{}", connection.send(cmd::<String>("PING")).await?),
 ///         Err(error) if error.is_transient() => tokio::time::sleep(backoff.next_delay()).await,
 ///         Err(error) => return Err(error),
 ///     }

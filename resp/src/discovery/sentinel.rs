@@ -52,14 +52,14 @@ pub(super) async fn query(config: &Config, sentinel: &Endpoint, master: &str) ->
 
 /// Queries the address of the master over a connection to a Sentinel.
 pub(super) async fn query_over(connection: &mut Connection, config: &Config, master: &str) -> Result<Endpoint, Error> {
-    let reply = connection.send(&cmd::<Frame>("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
+    let reply = connection.send(cmd::<Frame>("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
     let value = reply.value();
     if value.is_null() {
         return Err(Error::new(ErrorKind::UnknownMaster, format!("does not know a master {master:?}")));
     }
     let mut parts = value.children();
     let host = parts.next().and_then(Value::as_str).filter(|host| !host.is_empty());
-    let port = parts.next().and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let port = parts.next().and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
     match (host, port) {
         (Some(host), Some(port)) => Ok(Endpoint::server(host.to_owned(), port, config.endpoint.is_tls())),
         _ => Err(Error::unexpected_reply("a host and a port", value)),
@@ -82,7 +82,7 @@ pub(super) fn sentinel_config(config: &Config, sentinel: &Endpoint) -> Config {
 /// Connects to a server and verifies that it is a master: the answer of a Sentinel may be stale.
 pub(super) async fn connect_to_master(config: &Config, server: &Endpoint) -> Result<Connection, Error> {
     let mut connection = Connection::connect_to(server, config).await?;
-    let role = connection.send(&cmd::<Frame>("ROLE")).await?;
+    let role = connection.send(cmd::<Frame>("ROLE")).await?;
     match role.value().children().next().and_then(Value::as_str) {
         Some("master") => Ok(connection),
         Some(role) => Err(Error::new(ErrorKind::NotMaster, format!("its role is {role}"))),

@@ -188,11 +188,11 @@ pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option
 /// Queries the topology from a node.
 pub(super) async fn query(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
     let mut connection = Connection::connect_to(node, config).await?;
-    let topology = match connection.send(&cmd::<Frame>("CLUSTER SHARDS")).await {
+    let topology = match connection.send(cmd::<Frame>("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
         // Servers before Redis 7, or an ACL that forbids `CLUSTER SHARDS`.
         Err(error) if matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax | ErrorKind::NoPerm) => {
-            Topology::from_slots(connection.send(&cmd::<Frame>("CLUSTER SLOTS")).await?.value(), node)?
+            Topology::from_slots(connection.send(cmd::<Frame>("CLUSTER SLOTS")).await?.value(), node)?
         }
         Err(error) => return Err(error),
     };

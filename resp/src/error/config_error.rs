@@ -45,16 +45,16 @@ impl fmt::Display for ConfigError {
             Self::UnknownScheme(scheme) => write!(f, "unknown scheme {scheme:?}; allowed are {SCHEMES}"),
             Self::MissingHost => f.write_str("the URL has no host; it has the form redis://[user:password@]host[:port][/database]"),
             Self::InvalidHost => f.write_str("the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password"),
-            Self::InvalidPort(port) => write!(f, "{port:?} is not a port; allowed: 1 to 65535"),
+            Self::InvalidPort(port) => write!(f, "the URL's port is {port:?}; allowed: a number from 1 to 65535"),
             Self::MissingMaster => {
                 f.write_str("the URL names no master; it has the form redis-sentinel://[user:password@]host[:port],…/master[/database]")
             }
-            Self::InvalidProtocol(version) => write!(f, "{version:?} is not a RESP version; allowed: protocol=2, protocol=3"),
-            Self::InvalidDatabase(database) => write!(f, "{database:?} is not a database; allowed: a number from 0"),
+            Self::InvalidProtocol(version) => write!(f, "the URL's parameter protocol is {version:?}; allowed: 2 or 3"),
+            Self::InvalidDatabase(database) => write!(f, "the URL's database is {database:?}; allowed: a number from 0"),
             Self::MissingPath => f.write_str("the URL has no socket path; it has the form unix:///path/to/socket[?db=N]"),
             Self::UnknownParameter(name) => write!(
                 f,
-                "unknown parameter {name:?}; allowed are db, user, pass, protocol and client_name, with TLS ca, cert, key and \
+                "the URL has an unknown parameter {name:?}; allowed are db, user, pass, protocol and client_name, with TLS ca, cert, key and \
                  server_name, and for Sentinels sentinel_user and sentinel_password"
             ),
             Self::InvalidEncoding => f.write_str("the URL's percent-encoding is not valid UTF-8"),

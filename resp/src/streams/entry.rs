@@ -244,7 +244,7 @@ fn entry<'a>(frame: &'a Frame, at: &EntryAt) -> Entry<'a> {
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::XRange;
 ///
-/// let entries = connection.send(&XRange::new("events", ..).count(100)).await?;
+/// let entries = connection.send(XRange::new("events", ..).count(100)).await?;
 /// for entry in &entries {
 ///     println!("{} {:?}", entry.id, entry.field(b"type"));
 /// }

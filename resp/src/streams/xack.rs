@@ -14,8 +14,8 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::{GroupFrom, XAck, XReadGroup};
 ///
-/// let read = connection.send(&XReadGroup::new("events", "workers", "me", GroupFrom::New)).await?;
-/// let acknowledged = connection.send(&XAck::new("events", "workers", read.ids())).await?;
+/// let read = connection.send(XReadGroup::new("events", "workers", "me", GroupFrom::New)).await?;
+/// let acknowledged = connection.send(XAck::new("events", "workers", read.ids())).await?;
 /// assert_eq!(acknowledged, read.len() as u64);
 /// # Ok(())
 /// # }

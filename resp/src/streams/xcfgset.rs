@@ -15,7 +15,7 @@ use crate::{Command, CommandWriter, Error, Frame};
 /// use std::time::Duration;
 /// use resp::streams::XCfgSet;
 ///
-/// connection.send(&XCfgSet::new("events").once_for(Duration::from_secs(600)).once_at_most(1000)).await?;
+/// connection.send(XCfgSet::new("events").once_for(Duration::from_secs(600)).once_at_most(1000)).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -14,7 +14,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 /// use resp::StreamId;
 /// use resp::streams::XDel;
 ///
-/// let removed = connection.send(&XDel::new("events", &[StreamId::new(7, 1)])).await?;
+/// let removed = connection.send(XDel::new("events", &[StreamId::new(7, 1)])).await?;
 /// # Ok(())
 /// # }
 /// ```

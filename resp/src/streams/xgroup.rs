@@ -118,7 +118,7 @@ impl Command for XGroupCreate<'_> {
 /// use resp::StreamId;
 /// use resp::streams::XGroupSetId;
 ///
-/// connection.send(&XGroupSetId::new("events", "workers", StreamId::ZERO)).await?;
+/// connection.send(XGroupSetId::new("events", "workers", StreamId::ZERO)).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -183,7 +183,7 @@ impl Command for XGroupSetId<'_> {
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let was_there = connection.send(&resp::streams::XGroupDestroy::new("events", "workers")).await?;
+/// let was_there = connection.send(resp::streams::XGroupDestroy::new("events", "workers")).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -229,7 +229,7 @@ impl Command for XGroupDestroy<'_> {
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let is_new = connection.send(&resp::streams::XGroupCreateConsumer::new("events", "workers", "me")).await?;
+/// let is_new = connection.send(resp::streams::XGroupCreateConsumer::new("events", "workers", "me")).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -282,7 +282,7 @@ impl Command for XGroupCreateConsumer<'_> {
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let lost = connection.send(&resp::streams::XGroupDelConsumer::new("events", "workers", "me")).await?;
+/// let lost = connection.send(resp::streams::XGroupDelConsumer::new("events", "workers", "me")).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -16,7 +16,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let info = connection.send(&resp::streams::XInfoStream::new("events")).await?;
+/// let info = connection.send(resp::streams::XInfoStream::new("events")).await?;
 /// println!("{} entries, the last was {}", info.length, info.last_generated_id);
 /// # Ok(())
 /// # }
@@ -119,7 +119,7 @@ impl Command for XInfoStream<'_> {
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// for group in connection.send(&resp::streams::XInfoGroups::new("events")).await? {
+/// for group in connection.send(resp::streams::XInfoGroups::new("events")).await? {
 ///     println!("{:?}: {} pending, {:?} to come", group.name, group.pending, group.lag);
 /// }
 /// # Ok(())
@@ -195,7 +195,7 @@ impl Command for XInfoGroups<'_> {
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// for consumer in connection.send(&resp::streams::XInfoConsumers::new("events", "workers")).await? {
+/// for consumer in connection.send(resp::streams::XInfoConsumers::new("events", "workers")).await? {
 ///     println!("{:?} has {} pending", consumer.name, consumer.pending);
 /// }
 /// # Ok(())

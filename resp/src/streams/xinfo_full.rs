@@ -16,7 +16,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::XInfoStream;
 ///
-/// let stream = connection.send(&XInfoStream::new("events").full().count(10)).await?;
+/// let stream = connection.send(XInfoStream::new("events").full().count(10)).await?;
 /// for group in &stream.groups {
 ///     println!("{:?} has {} consumers", group.name, group.consumers.len());
 /// }

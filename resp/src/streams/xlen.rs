@@ -7,7 +7,7 @@ use crate::{Command, CommandWriter, Error, Frame};
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let entries = connection.send(&resp::streams::XLen::new("events")).await?;
+/// let entries = connection.send(resp::streams::XLen::new("events")).await?;
 /// # Ok(())
 /// # }
 /// ```

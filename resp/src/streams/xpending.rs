@@ -13,7 +13,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// let pending = connection.send(&resp::streams::XPending::new("events", "workers")).await?;
+/// let pending = connection.send(resp::streams::XPending::new("events", "workers")).await?;
 /// println!("{} entries from {:?}", pending.count, pending.first);
 /// # Ok(())
 /// # }

@@ -15,8 +15,8 @@ use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 /// use resp::StreamId;
 /// use resp::streams::XRange;
 ///
-/// let all = connection.send(&XRange::new("events", ..)).await?;
-/// let some = connection.send(&XRange::new("events", StreamId::new(7, 0)..=StreamId::new(8, 0)).count(10)).await?;
+/// let all = connection.send(XRange::new("events", ..)).await?;
+/// let some = connection.send(XRange::new("events", StreamId::new(7, 0)..=StreamId::new(8, 0)).count(10)).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -106,6 +106,10 @@ impl Command for XRead<'_> {
         });
     }
 
+    fn is_shareable(&self) -> bool {
+        self.0.block.is_none()
+    }
+
     fn decode(frame: Frame) -> Result<StreamEntries, Error> {
         StreamEntries::from_frame(frame)
     }

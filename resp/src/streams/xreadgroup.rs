@@ -132,6 +132,10 @@ impl Command for XReadGroup<'_> {
         });
     }
 
+    fn is_shareable(&self) -> bool {
+        self.read.block.is_none()
+    }
+
     fn decode(frame: Frame) -> Result<StreamEntries, Error> {
         StreamEntries::from_frame(frame)
     }

@@ -10,7 +10,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 /// use resp::StreamId;
 /// use resp::streams::XSetId;
 ///
-/// connection.send(&XSetId::new("events", StreamId::new(7, 0))).await?;
+/// connection.send(XSetId::new("events", StreamId::new(7, 0))).await?;
 /// # Ok(())
 /// # }
 /// ```

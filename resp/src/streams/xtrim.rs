@@ -14,7 +14,7 @@ use crate::{Command, CommandWriter, Error, Frame};
 /// use resp::streams::{Trim, XTrim};
 ///
 /// let keep = Trim::min_id(StreamId::new(1526919030474, 0)).approximately();
-/// let removed = connection.send(&XTrim::new("events", keep)).await?;
+/// let removed = connection.send(XTrim::new("events", keep)).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -60,15 +60,14 @@ impl Server {
 
     /// Starts a cluster node without slots, over TCP.
     fn node() -> Self {
-        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--repl-diskless-sync-delay", "0"])
+        Self::with(&["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0"])
     }
 
     /// Starts a one-node cluster with all slots.
     pub(crate) async fn cluster() -> Self {
         let server = Self::node();
         let mut connection = Connection::connect(&server.tcp()).await.unwrap();
-        connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(0..16384_u32)).await.unwrap();
+        connection.send(resp::cmd::<()>("CLUSTER ADDSLOTS").args(0..16384_u32)).await.unwrap();
         until_says(&mut connection, "CLUSTER INFO", "cluster_state:ok").await;
         server
     }
@@ -81,16 +80,16 @@ impl Server {
             connections.push(Connection::connect(&node.tcp()).await.unwrap());
         }
         for (connection, slots) in connections.iter_mut().zip([0..8192_u32, 8192..16384]) {
-            connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(slots)).await.unwrap();
+            connection.send(resp::cmd::<()>("CLUSTER ADDSLOTS").args(slots)).await.unwrap();
         }
         for node in &nodes[1..] {
-            let meet = resp::cmd::<resp::Frame>("CLUSTER MEET").arg("127.0.0.1").arg(node.port).arg(node.bus().await);
-            connections[0].send(&meet).await.unwrap();
+            let meet = resp::cmd::<()>("CLUSTER MEET").arg("127.0.0.1").arg(node.port);
+            connections[0].send(meet).await.unwrap();
         }
-        let first = connections[0].send(&resp::cmd::<resp::Frame>("CLUSTER MYID")).await.unwrap();
+        let first = connections[0].send(resp::cmd::<resp::Frame>("CLUSTER MYID")).await.unwrap();
         until_says(&mut connections[2], "CLUSTER NODES", first.value().as_str().unwrap()).await;
         connections[2]
-            .send(&resp::cmd::<resp::Frame>("CLUSTER REPLICATE").arg(first.value().as_bytes().unwrap()))
+            .send(resp::cmd::<resp::Frame>("CLUSTER REPLICATE").arg(first.value().as_bytes().unwrap()))
             .await
             .unwrap();
         until_says(&mut connections[2], "INFO replication", "master_link_status:up").await;
@@ -102,22 +101,14 @@ impl Server {
         nodes
     }
 
-    /// The port of the cluster bus.
-    async fn bus(&self) -> u64 {
-        let mut connection = Connection::connect(&self.tcp()).await.unwrap();
-        let port = connection.send(&resp::cmd::<resp::Frame>("CONFIG GET").arg("cluster-port")).await.unwrap();
-        port.value().get(b"cluster-port").unwrap().as_u64().unwrap()
-    }
-
     /// Starts a cluster node without slots that also supports TLS.
     pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
-        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        Self::tls(&[], files, "no", &["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus])
+        Self::tls(&[], files, "no", &["--cluster-enabled", "yes", "--tls-cluster", "yes"])
     }
 
     fn tls(first: &[&str], files: &std::path::Path, clients: &str, more: &[&str]) -> (Self, u16) {
         let file = |name: &str| files.join(name).to_str().unwrap().to_owned();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port(more);
         let options = [
             "--tls-port",
             &port.to_string(),
@@ -135,7 +126,7 @@ impl Server {
 
     fn try_start(file: &[&str], options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port(options);
         let binary = binary();
         let mut child = Command::new(&binary)
             .args(file)
@@ -196,7 +187,7 @@ impl Server {
 
     /// Returns the major and minor version of Redis that the server is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
-        let info = self.connect().await.send(&resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
+        let info = self.connect().await.send(resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
         let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
@@ -204,11 +195,25 @@ impl Server {
     }
 }
 
+/// Returns a free port for a server with these options. A cluster node also needs the port of its
+/// bus, which is 10000 higher: Redis 6.2 knows no option for it.
+fn free_port(options: &[&str]) -> u16 {
+    let is_node = options.contains(&"--cluster-enabled");
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let is_bus_free = || port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok());
+        if !is_node || is_bus_free() {
+            return port;
+        }
+    }
+}
+
 /// Queries until the reply contains this text.
 async fn until_says(connection: &mut Connection, question: &str, text: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let answer = connection.send(&resp::cmd::<resp::Frame>(question)).await.unwrap();
+        let answer = connection.send(resp::cmd::<resp::Frame>(question)).await.unwrap();
         let answer = answer.value().as_str().unwrap();
         if answer.contains(text) {
             return;

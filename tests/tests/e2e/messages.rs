@@ -54,7 +54,7 @@ fn wrong_invocations() {
         ),
         (
             &["--redis-url", "redis://h/x"],
-            "--redis-url \"redis://h/x\": \"x\" is not a database; allowed: a number from 0",
+            "--redis-url \"redis://h/x\": the URL's database is \"x\"; allowed: a number from 0",
         ),
         (&["--input", "-"], "--input -: standard input cannot be read again after a fault; allowed: a file's path"),
         (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path, or a pattern such as '/tmp/*.log'"),

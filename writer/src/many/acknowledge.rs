@@ -238,7 +238,7 @@ async fn acknowledge(shared: &Shared<'_>, node: &Node, connection: &mut Connecti
 async fn send(connection: &mut Connection, durable: &[Durable]) -> Result<Vec<Result<(), Error>>, Error> {
     for Durable { source, ids, .. } in durable {
         for ids in ids.chunks(IDS) {
-            connection.queue(&source.group.acknowledge(ids));
+            connection.queue(source.group.acknowledge(ids));
         }
     }
     let mut replies = Vec::with_capacity(durable.len());
