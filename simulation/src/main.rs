@@ -64,7 +64,10 @@ fn main() -> ExitCode {
     // Failures are printed with their seeds, so the default panic message is not needed.
     std::panic::set_hook(Box::new(|_| {}));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let swept = Sweep { first, seeds, threads, stop, except, without, run }.run(|ran| eprintln!("{ran} seeds"));
+    let swept = Sweep { first, seeds, threads, stop, except, without, run }.run(|ran, failed| {
+        let failed: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+        eprintln!("{ran} seeds, failed: {failed:?}");
+    });
     let world = if is_many { " --many" } else { "" };
     for (seed, why) in swept.failed.iter().take(shown) {
         println!("seed {seed} fails:\n{}\n  cargo xtask simulate{world} --seed {seed}\n", why.trim_end());

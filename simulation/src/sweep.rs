@@ -53,8 +53,9 @@ pub fn run_one(run: Run, seed: u64, without: &[String], story: &Story) -> Result
 }
 
 impl Sweep {
-    /// Runs the seeds. Calls `progress` periodically with the number of finished seeds.
-    pub fn run(&self, progress: impl Fn(u64) + Sync) -> Swept {
+    /// Runs the seeds. Calls `progress` periodically with the number of finished seeds, and the
+    /// failed ones so far.
+    pub fn run(&self, progress: impl Fn(u64, &[(u64, String)]) + Sync) -> Swept {
         const EVERY: Duration = Duration::from_secs(10);
         let begun = Instant::now();
         let (next, ran, ended) = (AtomicU64::new(self.first), AtomicU64::new(0), AtomicBool::new(false));
@@ -80,7 +81,7 @@ impl Sweep {
                         let ran = ran.fetch_add(1, Ordering::Relaxed) + 1;
                         if thread == 0 && told.elapsed() >= EVERY {
                             told = Instant::now();
-                            progress(ran);
+                            progress(ran, &failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
                         }
                     }
                 });

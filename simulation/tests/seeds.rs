@@ -20,7 +20,7 @@ fn whatever_happens_every_byte_is_delivered_once_or_reported() {
         without: OPEN.map(str::to_owned).to_vec(),
         run: simulation::run,
     };
-    let swept = sweep.run(|_| {});
+    let swept = sweep.run(|_, _| {});
     if let Some((seed, why)) = swept.failed.first() {
         panic!("seed {seed}: {why}; its story: cargo xtask simulate --seed {seed} --without {}", OPEN.join(","));
     }
@@ -32,7 +32,7 @@ fn whatever_happens_to_many_files_every_line_is_in_one_output_once() {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let run = simulation::many::run;
     let sweep = Sweep { first: 0, seeds: 300, threads, stop: true, except: BTreeSet::new(), without: Vec::new(), run };
-    if let Some((seed, why)) = sweep.run(|_| {}).failed.first() {
+    if let Some((seed, why)) = sweep.run(|_, _| {}).failed.first() {
         panic!("seed {seed}: {why}; its story: cargo xtask simulate --many --seed {seed}");
     }
 }
