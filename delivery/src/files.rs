@@ -882,7 +882,11 @@ impl<'a> Identification<'a> {
             Some(original) => file.len <= original.len,
             None => {
                 let is_all = file.len == content.end() || file.len == content.seen_len;
-                file.name_kind.is_rotated() && (!content.finished || is_all)
+                // It was sent from an archive, which was made of a file that may still be open.
+                let is_packed =
+                    |other: &Sighting| matches!(other.prints, Prefix::Partial(_)) && self.is_file_of(other, content);
+                let may_be = file.name_kind.is_rotated() || self.files.iter().any(is_packed);
+                may_be && (!content.finished || is_all)
             }
         }
     }

@@ -953,6 +953,26 @@ fn a_file_that_waits_to_be_sent_may_be_compressed() {
 }
 
 #[test]
+fn a_file_whose_archive_was_sent_is_not_sent_although_it_is_open() {
+    let mut world = sent(&lines("first", 0..100));
+    world.rename(INPUT, "input.txt.2");
+    world.create(INPUT, b"second\n");
+    let opened = world.names[INPUT];
+    let created = Some(world.files[&opened].created);
+    world.known.unknown.push(Neighbour { dev: 1, ino: opened, created });
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"third\n");
+    world.compress("input.txt.1");
+    world.scan();
+    world.scan();
+    let all = [&lines("first", 0..100)[..], b"second\nthird\n"].concat();
+    world.assert_sent(&all);
+    world.unlinked = Some(opened);
+    world.scan();
+    world.assert_sent(&all);
+}
+
+#[test]
 fn a_copy_that_waits_to_be_sent_is_not_forgotten_while_the_reader_is_down() {
     let mut world = sent(&lines("first", 0..100));
     world.rename(INPUT, "input.txt.2");
