@@ -71,3 +71,6 @@ pub use stream_id::{ParseStreamIdError, StreamId};
 pub use subscription::{PubSubMessage, Subscription, SubscriptionEvent, SubscriptionOptions};
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
+
+/// A result whose error is an [`Error`], unless you name another.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -78,7 +78,7 @@ const WAYS: &[(Way, u64)] = &[
     (Says("!99999999999\r\n"), SMALL),
     (Says("\0\0\0\0"), SMALL),
     (Says("HTTP/1.1 400 Bad Request\r\n\r\n"), SMALL),
-    // Errors, for ever or with secrets.
+    // Errors, forever or with secrets.
     (Says("-LOADING Redis is loading the dataset in memory\r\n"), SMALL),
     (Says("-ERR s3cret is what you sent, \x1b[31m\r\n"), SMALL),
     (Says("!21\r\nERR s3cret\nis repeated\r\n"), SMALL),
@@ -382,7 +382,7 @@ fn nonsense_about_other_servers_ends_in_time() {
     }
 }
 
-/// Redirects that lead nowhere, and what a cluster may answer for ever.
+/// Redirects that lead nowhere, and what a cluster may answer forever.
 #[test]
 fn a_cluster_that_sends_a_command_around_ends_in_time() {
     const ANSWERS: &[(&str, &str)] = &[

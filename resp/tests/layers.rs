@@ -110,3 +110,21 @@ fn references(file: File) -> BTreeSet<String> {
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.to_token_stream().to_string().contains("test"))
 }
+
+/// The table in `docs/development.md` of faults that other clients had.
+#[test]
+fn the_tests_for_known_faults_exist() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_to_string(package.join("../docs/development.md")).unwrap();
+    let section = docs.split("\n## ").find(|section| section.starts_with("Known faults of other clients")).unwrap();
+    let sources: Vec<_> = files(&package.join("src")).into_iter().chain(files(&package.join("tests"))).collect();
+    let mut named = 0;
+    for (file, test) in section.split('`').filter_map(|name| name.split_once("::")) {
+        let is_it =
+            |path: &PathBuf| path.with_extension("").ends_with(file) || path.ends_with(format!("{file}/mod.rs"));
+        let has_it = |path: &PathBuf| fs::read_to_string(path).unwrap().contains(&format!("fn {test}("));
+        assert!(sources.iter().any(|path| is_it(path) && has_it(path)), "{file}::{test}");
+        named += 1;
+    }
+    assert!(named > 30, "{named}");
+}

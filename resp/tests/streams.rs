@@ -349,7 +349,7 @@ fn options_are_written_where_the_server_looks_for_them() {
         ),
         (wire(&XRevRange::new("s", id(1, 1)..=id(2, 2)).count(1)), "XREVRANGE s 2-2 1-1 COUNT 1"),
         (
-            wire(&XGroupCreate::new("s", "g", GroupStart::End).make_stream().entries_read(3)),
+            wire(&XGroupCreate::new("s", "g", GroupStart::New).make_stream().entries_read(3)),
             "XGROUP CREATE s g $ MKSTREAM ENTRIESREAD 3",
         ),
         (wire(&XInfoStream::new("s").full().count(0)), "XINFO STREAM s FULL COUNT 0"),

@@ -385,7 +385,9 @@ fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
     let mut encoded = BytesMut::new();
     command::encode_checked(command, &mut encoded)?;
     if !command.is_shareable() {
-        return Err(command::not_shareable(command));
+        let error = command::not_shareable(command);
+        let text = format!("{}; connection_for opens one to the owner of a key", error.message());
+        return Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No).with_context(command.name(), command.key()));
     }
     if command::tracking(&encoded).is_some() {
         let text = "is lost when the connection to a node breaks: use a Client, or connection_for";

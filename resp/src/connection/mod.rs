@@ -326,8 +326,8 @@ impl Connection {
         })
     }
 
-    /// As [`refuse_unrequested`](Self::refuse_unrequested), and looks for what has arrived since the
-    /// last read, without waiting. This also notices that the server has closed the connection,
+    /// As [`refuse_unrequested`](Self::refuse_unrequested), and looks for what has arrived since
+    /// the last read, without waiting. This also notices that the server has closed the connection,
     /// before a command is sent.
     pub(crate) async fn refuse_arrived(&mut self) -> Result<(), Error> {
         self.refuse_unrequested()?;

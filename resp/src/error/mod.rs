@@ -37,10 +37,10 @@ use crate::{Frame, ParseStreamIdError, ProtocolError, Value};
 ///     }
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     sent: Sent,
@@ -56,6 +56,22 @@ enum Source {
     Protocol(ProtocolError),
     Config(ConfigError),
     StreamId(ParseStreamIdError),
+}
+
+/// What a `main` that returns the error prints: the whole text, and what a program can act on.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, sent, code, source, .. } = &*self.0;
+        let mut shown = f.debug_struct("Error");
+        shown.field("text", &self.to_string()).field("kind", kind).field("sent", sent);
+        if !code.is_empty() {
+            shown.field("code", code);
+        }
+        if let Some(source) = source {
+            shown.field("source", source);
+        }
+        shown.finish()
+    }
 }
 
 impl Error {

@@ -7,7 +7,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupStart {
     /// `$`: at the next entry that is added.
-    End,
+    New,
     /// After this ID; [`StreamId::ZERO`] for the whole stream.
     After(StreamId),
 }
@@ -21,7 +21,7 @@ impl From<StreamId> for GroupStart {
 impl GroupStart {
     fn encode(self, out: &mut CommandWriter<'_>) {
         match self {
-            Self::End => out.arg("$"),
+            Self::New => out.arg("$"),
             Self::After(id) => out.arg_id(id),
         }
     }
