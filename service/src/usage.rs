@@ -57,8 +57,8 @@ impl<'a> Origins<'a> {
 
     /// The argument or the variable that is not UTF-8, with its flag.
     fn not_utf8(&self) -> Option<String> {
-        let words = self.args.iter().enumerate().skip(1);
-        for (nth, word) in words.filter(|(_, word)| word.to_str().is_none()) {
+        let mut words = self.args.iter().enumerate().skip(1);
+        if let Some((nth, word)) = words.find(|(_, word)| word.to_str().is_none()) {
             let text = word.to_string_lossy();
             let before = nth.checked_sub(1).and_then(|before| self.args.get(before)?.to_str());
             return Some(match (text.split_once('='), before) {

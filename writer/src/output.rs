@@ -438,9 +438,10 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     match open_locked(path, create) {
         Ok(Locked::Ours(file)) => Ok(Some(file)),
         Ok(Locked::Missing) => Ok(None),
-        Ok(Locked::ByAnother) => {
-            Err(OpenError::Locked(format!("--output {}: another writer is writing to it", output.display())))
-        }
+        Ok(Locked::ByAnother) => Err(OpenError::Locked(format!(
+            "--output {}: another writer is writing to it; stop that writer, give this one another --output, or wait with --lock-wait",
+            output.display()
+        ))),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let what = if output == path { String::new() } else { format!("{}: ", path.display()) };
             Err(OpenError::Config(format!(
