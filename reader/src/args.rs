@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Follows a text file and streams its lines into a Redis Stream, each exactly once.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "reader", version = service::VERSION, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "reader", version = service::VERSION, propagate_version = true, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// The service.
     #[command(flatten)]

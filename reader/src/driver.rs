@@ -23,6 +23,8 @@ use service::args::{ServiceArgs, other_partitions};
 use service::preflight::must_be_allowed;
 use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -196,7 +198,9 @@ pub(crate) struct Driver {
     pub(crate) asked: Instant,
     pub(crate) input: PathBuf,
     /// The position that was last confirmed.
-    pub(crate) position: Option<u64>,
+    pub(crate) position: Rc<Cell<Option<u64>>>,
+    /// Whether it waits for something other than Redis.
+    pub(crate) is_idle: Rc<Cell<bool>>,
     /// With many files: the step that waits for a connection.
     pub(crate) next: Option<Step>,
     /// With many files: a step that is taken while nothing is on the wire may decompress a file.
@@ -205,6 +209,38 @@ pub(crate) struct Driver {
     pub(crate) until: Option<Turn>,
     /// With many files: what makes the state file durable.
     pub(crate) group: Option<Arc<StateGroup>>,
+}
+
+/// Measures the input while Redis does not answer: then the driver is suspended, and what it has
+/// shown last is no longer true.
+struct Stalled {
+    input: PathBuf,
+    totals: Totals,
+    position: Rc<Cell<Option<u64>>>,
+    is_idle: Rc<Cell<bool>>,
+}
+
+impl Stalled {
+    async fn measure(self) -> Infallible {
+        let mut ticks = tokio::time::interval(MEASURE);
+        let mut before = None;
+        loop {
+            ticks.tick().await;
+            let now = (!self.is_idle.get()).then(|| self.position.get());
+            // No progress in one interval.
+            if now.is_some() && now == before {
+                show_size(&self.input, self.position.get(), &self.totals);
+            }
+            before = now;
+        }
+    }
+}
+
+/// Shows the length of the input, in which this position is confirmed.
+fn show_size(input: &Path, position: Option<u64>, totals: &Totals) {
+    let size = std::fs::metadata(input).ok().map(|file| file.len());
+    // A shorter file is another one than that which was read.
+    totals.input_size(size.filter(|size| position.is_none_or(|position| position <= *size)));
 }
 
 /// What the next attempt runs on.
@@ -246,7 +282,8 @@ impl Driver {
             executed: Instant::now(),
             asked: Instant::now(),
             input: PathBuf::new(),
-            position: None,
+            position: Rc::default(),
+            is_idle: Rc::default(),
             next: None,
             is_slow: false,
             until: None,
@@ -269,7 +306,14 @@ impl Driver {
                         must_be_allowed(check::commands(&mut connection, &self.record.stream)).await?;
                         continue;
                     }
-                    Ok(abilities) => self.perform(&mut connection, &abilities).await,
+                    Ok(abilities) => {
+                        let stalled = self.stalled();
+                        tokio::select! {
+                            biased;
+                            done = self.perform(&mut connection, &abilities) => done,
+                            never = stalled.measure() => match never {},
+                        }
+                    }
                     Err(interrupt) => Err(interrupt),
                 };
                 match performed {
@@ -305,16 +349,24 @@ impl Driver {
 
     /// Shows the length of the input while nothing can be sent.
     fn measure(&self) {
-        let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
-        // A shorter file is another one than that which was read.
-        self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
+        show_size(&self.input, self.position.get(), &self.totals);
+    }
+
+    fn stalled(&self) -> Stalled {
+        let Self { input, totals, position, is_idle, .. } = self;
+        Stalled { input: input.clone(), totals: totals.clone(), position: position.clone(), is_idle: is_idle.clone() }
     }
 
     /// Performs steps until all is sent (`--once`).
     async fn perform(&mut self, connection: &mut Connection, abilities: &Abilities) -> Result<(), Interrupt> {
         loop {
             match self.advance(connection, abilities).await? {
-                Step::Wait(wait) => self.wait(connection, wait).await?,
+                Step::Wait(wait) => {
+                    self.is_idle.set(true);
+                    let waited = self.wait(connection, wait).await;
+                    self.is_idle.set(false);
+                    waited?;
+                }
                 Step::Done => return Ok(()),
                 _ => return Err(Interrupt::Shutdown),
             }
@@ -500,7 +552,7 @@ impl Driver {
         self.report.added(&batch, took);
         self.totals.stream_len(self.producer.stream().len);
         self.totals.position(Some(batch.read_to));
-        self.position = Some(batch.read_to);
+        self.position.set(Some(batch.read_to));
         if let Some((_, size)) = self.producer.position() {
             self.totals.input_size(Some(size));
         }
@@ -529,8 +581,8 @@ impl Driver {
         let progress = progress.filter(|(position, size)| position < size || self.producer.input_state().is_ok());
         let len = self.producer.present_len().filter(|_| wait == Wait::Room).unwrap_or(0);
         let progress = progress.map(|(position, size)| (position, size.max(len)));
-        self.position = progress.map(|(position, _)| position);
-        self.totals.position(self.position);
+        self.position.set(progress.map(|(position, _)| position));
+        self.totals.position(self.position.get());
         self.totals.input_size(progress.map(|(_, size)| size));
         match wait {
             Wait::Room => return self.wait_for_room(connection).await,

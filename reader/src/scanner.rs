@@ -13,6 +13,7 @@ use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
 use delivery::rotated_names::{NameKind, RotationOrder, classify, prefix};
 use delivery::source_file::SourceFile;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -225,12 +226,12 @@ impl Scanner {
 
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
-        let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
+        let seen = self.files.get(key).ok_or(Errno::NOENT)?;
         let known = self.measured.get(&seen.inode);
         let file = seen.open()?.with_unpacked_len(known.and_then(|known| known.unpacked));
         // Another file may have its name by now, and also its inode.
         let is_same = file.inode() == seen.inode && known.is_none_or(|known| known.created == file.created());
-        if is_same { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+        if is_same { Ok(file) } else { Err(Errno::NOENT.into()) }
     }
 
     /// The fingerprint of a file of the latest scan.
@@ -560,7 +561,7 @@ impl Scanner {
 
     fn compare(&self, question: &Question, open: &[(u64, &DiskFile)]) -> io::Result<Compared> {
         let Question::Compare { key, file_id, from, to, with, tail } = question else {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(Errno::INVAL.into());
         };
         let new = self.open(*key)?;
         let held = open.iter().find(|(id, file)| id == file_id && file.inode() != new.inode()).map(|(_, file)| *file);

@@ -6,6 +6,7 @@ use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Stored;
 use delivery::source_name::SourceName;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use service::Failure;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,9 +81,9 @@ impl StateFile {
     /// The state file for an input and a stream. Several partitions have theirs in a common folder.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let escaped = escaped(stream);
-        let alone = folder.join(format!(".{name}.{escaped}.source.json"));
-        let shared = folder.join(format!(".{name}.{escaped}.partitions"));
+        let name = bounded(format!("{name}.{}", escaped(stream)));
+        let alone = folder.join(format!(".{name}.source.json"));
+        let shared = folder.join(format!(".{name}.partitions"));
         let path = match partition.is_whole() {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
@@ -127,7 +128,7 @@ impl StateFile {
 
     /// The folder with the state files of many sources.
     pub(crate) fn folder_of_sources(folder: &Path, stream: &str) -> PathBuf {
-        folder.join(format!(".{}.sources", escaped(stream)))
+        folder.join(format!(".{}.sources", bounded(escaped(stream))))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -211,7 +212,7 @@ impl StateFile {
         {
             create(folder)?;
         }
-        let (temporary, mut file) = create_unique(&self.path)?;
+        let (temporary, mut file) = create_unique(self.path.parent().unwrap_or(Path::new("/")))?;
         if let Some(group) = &self.group {
             return match file.write_all(&bytes) {
                 Ok(()) => {
@@ -236,7 +237,7 @@ impl StateFile {
     pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
         // A named folder is created together with the first file in it.
         let is_missing = is_named && folder.symlink_metadata().is_err();
-        let probe = create_unique(&if is_missing { above(folder) } else { folder }.join(".reader-probe"));
+        let probe = create_unique(if is_missing { above(folder) } else { folder });
         let tried = probe.and_then(|(path, _)| {
             let now = fs::metadata(&path)?.modified()?;
             fs::remove_file(&path)?;
@@ -377,34 +378,37 @@ fn escaped(stream: &str) -> String {
     escaped
 }
 
-/// A source's name as that of a file: an escaped slash cannot be part of the name itself. A hash
-/// stands for the end of a long one.
+/// A source's name as that of a file: an escaped slash cannot be part of the name itself.
 fn file_name(name: &SourceName) -> String {
+    bounded(name.escaped().replace('/', "%2F"))
+}
+
+/// A part of a file's name. A hash stands for the end of a long one.
+fn bounded(name: String) -> String {
     const LONGEST: usize = 200;
-    let escaped = name.escaped().replace('/', "%2F");
-    match escaped.get(..LONGEST) {
-        Some(first) if escaped.len() > LONGEST => format!("{first}~{:016x}", delivery::hash(escaped.as_bytes())),
-        _ => escaped,
+    if name.len() <= LONGEST {
+        return name;
     }
+    let end = (0..=LONGEST).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    format!("{}~{:016x}", name.get(..end).unwrap_or_default(), delivery::hash(name.as_bytes()))
 }
 
 /// The suffix of temporary files.
 const TEMPORARY: &str = ".reader-tmp";
 
-/// Creates a file with a unique name. Process IDs alone are equal in different containers.
-fn create_unique(beside: &Path) -> io::Result<(PathBuf, File)> {
+/// Creates a file with a unique name in a folder. Process IDs alone are equal in different
+/// containers.
+fn create_unique(folder: &Path) -> io::Result<(PathBuf, File)> {
     let nanos = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     for _ in 0..100 {
-        let mut name = beside.as_os_str().to_owned();
-        name.push(format!(".{}-{}{TEMPORARY}", std::process::id(), nanos()));
-        let path = PathBuf::from(name);
+        let path = folder.join(format!(".{}-{}{TEMPORARY}", std::process::id(), nanos()));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             Ok(file) => return Ok((path, file)),
         }
     }
-    Err(io::ErrorKind::AlreadyExists.into())
+    Err(Errno::EXIST.into())
 }
 
 /// Removes old temporary files. `now` is the time on the clock of the folder's file system.
@@ -428,6 +432,23 @@ fn remove_left(folder: &Path, now: SystemTime) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_become_names_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (input, stream) = ("ö".repeat(127), ":".repeat(200));
+        let stores = |file: StateFile| {
+            file.store(&Manifest::default()).unwrap();
+            assert!(matches!(file.load().unwrap(), Stored::Manifest(_)));
+            file.path().to_owned()
+        };
+        let one = |stream: &str| stores(StateFile::new(folder.path(), Path::new(&input), stream, Partition::WHOLE));
+        assert_ne!(one(&stream), one(&stream.replace("::", ":;")), "the hash is of the whole name");
+        let source = SourceName::new(input.as_bytes()).unwrap();
+        let folder_of_sources = StateFile::folder_of_sources(folder.path(), &stream);
+        fs::create_dir(&folder_of_sources).unwrap();
+        stores(StateFile::of_source(folder.path(), &stream, &source));
+    }
 
     #[test]
     fn state_round_trips_and_garbage_is_reported() {

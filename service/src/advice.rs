@@ -7,7 +7,7 @@ use std::io;
 use resp::ErrorKind;
 use rustix::io::Errno;
 
-pub(crate) use crate::reasons::{NO_EVICTION, evicts, redis_url};
+pub(crate) use crate::reasons::{CERTIFICATES, NO_EVICTION, evicts, redis_url};
 pub use crate::reasons::{listening, noun, reason};
 
 /// Advice about an error from Redis or from the connection to it.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command, Parser};
 use delivery::partition::Partition;
 
+use crate::advice;
 use crate::logs::one_line;
 pub use crate::usage::origin;
 use crate::usage::{self, Origins};
@@ -141,13 +142,17 @@ impl ServiceArgs {
         // In a cluster, connections lead to the node that has the stream, and with it the source
         // record.
         let config = self.redis_url.config().clone().for_key(&self.stream);
+        config.check().map_err(|error| {
+            let (from, allowed) = (origin("redis-url"), advice::CERTIFICATES);
+            Failure::config(format!("--redis-url {config}{from}: {error}; {allowed}"))
+        })?;
         let Some(path) = &self.redis_password_file else { return Ok(config) };
         let wrong = |why: &str| {
             let from = origin("redis-password-file");
             Failure::config(format!("--redis-password-file {}{from}: {why}", path.display()))
         };
         let allowed = "allowed: a readable file that contains the password";
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&format!("{error}; {allowed}")))?;
+        let text = read_text(path).map_err(|why| wrong(&format!("{why}; {allowed}")))?;
         if config.has_password() {
             let from = origin("redis-url");
             return Err(wrong(&format!("--redis-url{from} has a password, too; allowed: one of the two")));
@@ -200,7 +205,7 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// Parses the environment variables of flags without a value, in the common spellings.
-fn boolean(text: &str) -> Result<bool, &'static str> {
+pub(crate) fn boolean(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
@@ -208,8 +213,32 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// The most bytes of the stream's key. It is part of the state file's name, which may have 255.
+const LONGEST_KEY: usize = 200;
+
 fn stream_key(text: &str) -> Result<String, String> {
-    name(text).map_err(|_| "allowed: a key of at least one byte, without control characters".to_owned())
+    match name(text) {
+        Ok(key) if key.len() <= LONGEST_KEY => Ok(key),
+        _ => Err(format!("allowed: a key of 1 to {LONGEST_KEY} bytes, without control characters")),
+    }
+}
+
+/// The most bytes of a file of flags, or of the file with the password.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// Reads a file that is named by a flag.
+///
+/// # Errors
+///
+/// Why it cannot be used.
+pub(crate) fn read_text(path: &std::path::Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(path).map_err(|error| error.to_string())?.take(LONGEST_FILE.saturating_add(1));
+    match file.read_to_end(&mut bytes) {
+        Ok(len) if len as u64 > LONGEST_FILE => Err("larger than 1 MiB".to_owned()),
+        Ok(_) => String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Parses a name that messages contain: control characters would break their lines, or change what
@@ -467,10 +496,7 @@ mod tests {
                 "reader: --http-addr \"8080\": allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off",
             ),
             (&["--framing", "word"], "reader: --framing \"word\": allowed: line, chunk"),
-            (
-                &["--stream", ""],
-                "reader: --stream \"\": allowed: a key of at least one byte, without control characters",
-            ),
+            (&["--stream", ""], "reader: --stream \"\": allowed: a key of 1 to 200 bytes, without control characters"),
             (&["--streem", "x"], "reader: --streem: no such flag, did you mean --stream? (see reader --help)"),
             (&["--stream"], "reader: --stream: needs a value (see reader --help)"),
             (&["--framing"], "reader: --framing \"\": allowed: line, chunk"),
@@ -479,13 +505,13 @@ mod tests {
             (&["--once", "more"], "reader: more: no such command (see reader --help)"),
             (
                 &["verify", "--input", "a", "more"],
-                "reader: more: neither a flag nor a flag's value (see reader --help)",
+                "reader: more: neither a flag nor a flag's value; for a file, write --input more (see reader verify --help)",
             ),
             (&["--max-backlog", "many"], "reader: --max-backlog \"many\": allowed: a whole number from 0"),
             (&["--partitions", "0"], "reader: --partitions \"0\": allowed: a whole number from 1 to 16384"),
             (&["--partitions", "16385"], "reader: --partitions \"16385\": allowed: a whole number from 1 to 16384"),
             (&["--max-backlog", "-1"], "reader: --max-backlog \"-1\": allowed: a whole number from 0"),
-            (&["verify"], "reader: missing: --input <INPUT> (see reader --help)"),
+            (&["verify"], "reader: missing: --input <INPUT> (see reader verify --help)"),
             (&["varify"], "reader: varify: no such command, did you mean verify? (see reader --help)"),
         ] {
             assert_eq!(wrong(args), line);
@@ -544,7 +570,8 @@ mod tests {
     #[test]
     fn a_wrong_file_is_named_with_what_is_allowed() {
         for (text, parts) in [
-            ("streem = \"x\"", &["streem: no such key", "stream, "][..]),
+            ("streem = \"x\"", &["streem: no such key, did you mean stream?"][..]),
+            ("size = 1", &["size: no such key", "stream, "]),
             ("config = \"x\"", &["config: no such key"]),
             ("framing = \"word\"", &["--framing \"word\" (from line 1 of ", "): allowed: line, chunk"]),
             ("\nstream = [1]", &["line 2: stream: a list is not allowed here; allowed: a string or a whole number"]),

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Spanned, Value};
 
-use crate::redact;
+use crate::{redact, usage};
 
 /// Flags that the file adds to the command line.
 pub(crate) struct Found {
@@ -28,6 +28,7 @@ const CHECK: &str = "check";
 ///
 /// `matches` is what clap parsed from `args`.
 pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) -> Result<Option<Found>, String> {
+    let program = command;
     let (command, matches, place) = match matches.subcommand() {
         None => (command, matches, 1),
         Some((CHECK, inner)) => match command.find_subcommand(CHECK) {
@@ -42,29 +43,27 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
         _ => "",
     };
     let wrong = |what: String| format!("--config {}{origin}: {what}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => wrong("not UTF-8; allowed: a TOML file".to_owned()),
-        _ => wrong(format!("{error}; allowed: a TOML file")),
-    })?;
+    let text = crate::args::read_text(path).map_err(|why| wrong(format!("{why}; allowed: a TOML file")))?;
     let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count().saturating_add(1);
     let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
         // The `Display` of the error quotes the line, which may contain a password.
         let line = line_of(error.span().map_or(0, |span| span.start));
-        wrong(format!("line {line}: {}", error.message().replace('\n', ", ")))
+        let example = "allowed: lines such as stream = \"lines\", each key once";
+        wrong(format!("line {line}: {}; {example}", error.message().replace('\n', ", ")))
     })?;
     let (mut named, mut lines) = (Vec::new(), Vec::new());
     for (key, value) in &table {
         let (key, line) = (key.get_ref().as_str(), line_of(key.span().start));
         let wrong = |what: String| wrong(format!("line {line}: {what}"));
         let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(key)) else {
-            let dashed = key.replace('_', "-");
-            let mut all = keys(command).filter_map(Arg::get_long);
-            return Err(wrong(match all.find(|known| *known == dashed) {
+            let name = program.get_name();
+            let all: Vec<&str> = keys(command).filter_map(Arg::get_long).collect();
+            return Err(wrong(match usage::similar(key, all.iter().copied()) {
                 Some(known) => format!("{key}: no such key, did you mean {known}?"),
-                None => {
-                    let all: Vec<&str> = keys(command).filter_map(Arg::get_long).collect();
-                    format!("{key}: no such key; allowed: {}", all.join(", "))
-                }
+                None => match usage::other_program(name, &format!("--{key}")) {
+                    Some(other) => format!("{key}: no such key of {name}; it is one of {other}"),
+                    None => format!("{key}: no such key; allowed: {}", all.join(", ")),
+                },
             }));
         };
         let is_set = matches.value_source(arg.get_id().as_str());

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use rustix::io::Errno;
+
 /// Why a service exits before its work is done. The text is one line for the user: the operation,
 /// its subject, the cause, and advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,10 @@ impl std::error::Error for Failure {}
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
+        match error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+            true => Self::Failed(format!("{error}; raise the limit of open files (ulimit -n, LimitNOFILE=)")),
+            false => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -64,6 +64,9 @@ fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
             ("slow", format!("{work}, with {count} {} in the last minute", noun(count, "warning")))
         }
         Ok(()) if shown.lines_per_second > 0.0 => ("ok", "working".to_owned()),
+        Ok(()) if shown.position.is_some_and(|(at, size)| at < size) => {
+            ("ok", "ready, the rest of the file is not confirmed yet".to_owned())
+        }
         Ok(()) => ("ok", "ready, nothing new".to_owned()),
     };
     // The first clause says what is wrong; the rest (what happens now, advice) is shown smaller.

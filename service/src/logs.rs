@@ -95,11 +95,15 @@ impl Log for Logger {
 }
 
 fn builder(format: LogFormat, level: &str) -> env_logger::Builder {
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    // An empty variable counts as unset, as it does for flags.
-    if std::env::var("RUST_LOG").is_ok_and(|spec| spec.trim().is_empty()) {
-        builder.parse_filters(level);
+    let mut builder = env_logger::Builder::new();
+    if let Ok(style) = std::env::var("RUST_LOG_STYLE") {
+        builder.parse_write_style(&style);
     }
+    match asked_levels() {
+        Some((spec, Ok(()))) => builder.parse_filters(&spec),
+        // `init` reports an error.
+        _ => builder.parse_filters(level),
+    };
     builder.format_timestamp_millis().target(env_logger::Target::Stderr);
     if format == LogFormat::Json {
         builder.format(|out, record| {
@@ -118,6 +122,14 @@ fn builder(format: LogFormat, level: &str) -> env_logger::Builder {
         });
     }
     builder
+}
+
+/// The levels that `RUST_LOG` asks for, and whether they can be parsed. An empty variable counts as
+/// unset, as it does for flags.
+fn asked_levels() -> Option<(String, Result<(), env_filter::ParseError>)> {
+    let spec = std::env::var("RUST_LOG").ok().filter(|spec| !spec.trim().is_empty())?;
+    let parsed = env_filter::Builder::new().try_parse(&spec).map(|_| ());
+    Some((spec, parsed))
 }
 
 /// The fields of a log line, as JSON.
@@ -139,6 +151,9 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 /// The crates that log; `RUST_LOG` may name them.
 const PARTS: [&str; 5] = ["reader", "writer", "service", "delivery", "resp"];
 
+/// What `RUST_LOG` may contain.
+const ALLOWED: &str = "info, debug, off or reader=debug,info";
+
 /// Initializes logging. `RUST_LOG` takes precedence over `--quiet` and `--verbose`.
 pub(crate) fn init(args: &ServiceArgs, name: &str) {
     let format = args.log_format;
@@ -149,15 +164,17 @@ pub(crate) fn init(args: &ServiceArgs, name: &str) {
     };
     let logger = LOGGER.get_or_init(|| Logger(builder(format, level).build()));
     let heard = |part: &str| logger.0.enabled(&Metadata::builder().level(Level::Error).target(part).build());
-    if let Ok(spec) = std::env::var("RUST_LOG")
-        && spec.trim() != "off"
-        && !PARTS.iter().any(|part| heard(part))
-    {
-        last_words(
-            format,
-            name,
-            &format!("RUST_LOG {spec:?}: it disables all logs; allowed: info, debug, off or reader=debug,info"),
-        );
+    let complaint = match asked_levels() {
+        Some((spec, Ok(()))) if spec.trim() != "off" && !PARTS.iter().any(|part| heard(part)) => {
+            Some(format!("RUST_LOG {spec:?}: it disables all logs; allowed: {ALLOWED}"))
+        }
+        Some((spec, Err(error))) => {
+            Some(format!("RUST_LOG {spec:?}: {error}; using {level} instead; allowed: {ALLOWED}"))
+        }
+        _ => None,
+    };
+    if let Some(complaint) = complaint {
+        last_words(format, name, &complaint);
     }
     // `set_logger` fails only in a test that has installed its own logger.
     if log::set_logger(logger).is_ok() {

@@ -232,6 +232,10 @@ impl Preflight {
 
     /// Reports an error from Redis: the service waits out an error unless it is final.
     pub fn redis(&mut self, what: impl Display, error: &Error) {
+        // `INFO` has reported this already.
+        if self.informed && matches!(error.kind(), ErrorKind::Loading | ErrorKind::Oom | ErrorKind::ReadOnly) {
+            return;
+        }
         let text = format!("{what}: {error}");
         match is_final(error) {
             false => self.waits(text, advice::redis(error.kind())),
@@ -323,7 +327,8 @@ impl Preflight {
         let mut rights = Rights::default();
         for commands in asked {
             // `INFO` has reported this already.
-            let is_reported = |kind| self.informed && matches!(kind, ErrorKind::Oom | ErrorKind::ReadOnly);
+            let is_reported =
+                |kind| self.informed && matches!(kind, ErrorKind::Loading | ErrorKind::Oom | ErrorKind::ReadOnly);
             rights.attempt(commands, is_reported).await;
         }
         if rights.no_transactions {

@@ -40,7 +40,7 @@ pub(crate) fn redis_url(config: &Config, error: &Error, password_source: &str) -
         (ErrorKind::Protocol, _) if error.source().is_some_and(is_tls) => "allowed: rediss:// for TLS".to_owned(),
         (ErrorKind::Protocol, Endpoint::Tls { .. }) => "allowed: redis:// for a port without TLS".to_owned(),
         (ErrorKind::Protocol, _) => "allowed: the address of a Redis".to_owned(),
-        (ErrorKind::Tls, _) => "allowed: certificates and a key that can be read, in ca=, cert= and key=".to_owned(),
+        (ErrorKind::Tls, _) => CERTIFICATES.to_owned(),
         (ErrorKind::UnknownMaster, _) => "allowed: the name of a master that these Sentinels watch".to_owned(),
         (ErrorKind::NoSuchDatabase, Endpoint::Cluster { .. }) => {
             "allowed: no database in the URL, since a Redis Cluster has only number 0".to_owned()
@@ -55,6 +55,9 @@ pub(crate) fn redis_url(config: &Config, error: &Error, password_source: &str) -
         _ => "allowed: what this Redis accepts".to_owned(),
     }
 }
+
+/// What is allowed instead of certificates that cannot be read.
+pub(crate) const CERTIFICATES: &str = "allowed: certificates and a key that can be read, in ca=, cert= and key=";
 
 fn is_tls(source: &(dyn std::error::Error + 'static)) -> bool {
     matches!(source.downcast_ref(), Some(ProtocolError::UnknownType(0x15 | 0x16)))

@@ -1,7 +1,9 @@
 //! One-line errors about flags, environment variables and the file of `--config`.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -45,6 +47,40 @@ impl<'a> Origins<'a> {
     pub(crate) fn with_file(mut self, path: PathBuf, lines: Vec<(String, usize)>) -> Self {
         self.file = Some((path, lines));
         self
+    }
+
+    /// The command that the arguments belong to: the program, or one of its subcommands.
+    fn active(&self) -> &Command {
+        let word = self.args.get(1).and_then(|word| word.to_str());
+        word.and_then(|word| self.command.find_subcommand(word)).unwrap_or(self.command)
+    }
+
+    /// The argument or the variable that is not UTF-8, with its flag.
+    fn not_utf8(&self) -> Option<String> {
+        let mut words = self.args.iter().enumerate().skip(1);
+        if let Some((nth, word)) = words.find(|(_, word)| word.to_str().is_none()) {
+            let text = word.to_string_lossy();
+            let before = nth.checked_sub(1).and_then(|before| self.args.get(before)?.to_str());
+            return Some(match (text.split_once('='), before) {
+                (Some((flag, value)), _) if flag.starts_with("--") => format!("{flag} {value:?}"),
+                (_, Some(flag)) if flag.starts_with("--") => format!("{flag} {text:?}"),
+                _ => format!("{text:?}"),
+            });
+        }
+        let args =
+            self.active().get_arguments().filter(|arg| arg.get_value_parser().type_id() != TypeId::of::<PathBuf>());
+        let mut values =
+            args.filter_map(|arg| Some((arg.get_long()?, arg.get_env()?, std::env::var_os(arg.get_env()?)?)));
+        let (flag, env, value) = values.find(|(_, _, value)| value.to_str().is_none())?;
+        Some(format!("--{flag} {:?} (from {})", value.to_string_lossy(), env.to_string_lossy()))
+    }
+
+    /// The argument before this one, if it is a flag that takes no value.
+    fn switch_before(&self, word: &str) -> Option<&str> {
+        let at = self.args.iter().position(|arg| arg == word)?;
+        let flag = self.args.get(at.checked_sub(1)?)?.to_str()?.strip_prefix("--")?;
+        let mut args = self.active().get_arguments();
+        args.find(|arg| arg.get_long() == Some(flag) && !arg.get_action().takes_values())?.get_long()
     }
 
     /// As [`origin`], for `--flag`.
@@ -128,9 +164,9 @@ fn without_prefix(command: &Command) -> Option<String> {
 /// Renders an error as one line that names the flag, its value, its origin, and what is allowed.
 /// clap's own rendering takes several paragraphs.
 pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
-    let command = origins.command;
-    let name = command.get_name();
-    let help = format!("(see {name} --help)");
+    let (name, command) = (origins.command.get_name(), origins.active());
+    let path = if command.get_name() == name { name.to_owned() } else { format!("{name} {}", command.get_name()) };
+    let help = format!("(see {path} --help)");
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(redact(text)),
         Some(ContextValue::Strings(texts)) if !texts.is_empty() => Some(redact(&texts.join(", "))),
@@ -139,19 +175,20 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
     let arg = text(ContextKind::InvalidArg).unwrap_or_default();
     // `--http-addr <IP:PORT>` → `--http-addr`
     let flag = arg.split(' ').next().unwrap_or_default();
-    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let value = shown(&text(ContextKind::InvalidValue).unwrap_or_default());
     let from = origins.of(flag);
     let what = match error.kind() {
         ErrorKind::InvalidValue if value.is_empty() && text(ContextKind::ValidValue).is_none() => {
             format!("{flag}{from}: needs a value {help}")
         }
-        ErrorKind::TooManyValues => format!("{flag} {value:?}{from}: allowed: {flag} alone, without a value"),
+        ErrorKind::TooManyValues => no_value(flag, &value, &from),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let allowed = match text(ContextKind::ValidValue) {
                 Some(values) => format!("allowed: {values}"),
                 None => std::error::Error::source(error).map_or_else(
                     || format!("allowed: {}", arg.trim_start_matches(flag).trim()),
-                    |source| match source.downcast_ref::<std::num::ParseIntError>() {
+                    |source| match source.downcast_ref().map(std::num::ParseIntError::kind) {
+                        Some(IntErrorKind::PosOverflow) => format!("allowed: a whole number from 0 to {}", u64::MAX),
                         Some(_) => "allowed: a whole number from 0".to_owned(),
                         None => redact(&source.to_string()),
                     },
@@ -159,32 +196,34 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
             };
             format!("{flag} {value:?}{from}: {allowed}")
         }
-        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
-            Some(similar) => format!("{arg}: no such flag, did you mean {similar}? {help}"),
-            None if arg.starts_with('-') => format!("{arg}: no such flag {help}"),
-            None => match file_flag(command) {
-                Some(flag) => format!("{arg}: no such flag; for a file, write --{flag} {arg} {help}"),
-                None => format!("{arg}: neither a flag nor a flag's value {help}"),
-            },
+        ErrorKind::InvalidUtf8 => match origins.not_utf8() {
+            Some(what) => format!("{}: not UTF-8; allowed: UTF-8 text", redact(&what)),
+            None => first_line(error, &help),
         },
+        ErrorKind::UnknownArgument if arg.starts_with('-') => no_such_flag(origins, &arg, text, &help),
+        ErrorKind::UnknownArgument => no_such_word(origins, &arg, "neither a flag nor a flag's value", &help),
         ErrorKind::InvalidSubcommand => {
-            let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            match text(ContextKind::SuggestedSubcommand) {
-                Some(similar) => format!("{value}: no such command, did you mean {similar}? {help}"),
-                None => no_such_command(&value, command, &help),
+            let word = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let similar = similar(&word, origins.command.get_subcommands().map(Command::get_name));
+            match similar.map(str::to_owned).or_else(|| text(ContextKind::SuggestedSubcommand)) {
+                Some(similar) => format!("{word}: no such command, did you mean {similar}? {help}"),
+                None => no_such_word(origins, &word, "no such command", &help),
             }
         }
         ErrorKind::MissingRequiredArgument => format!("missing: {arg} {help}"),
         ErrorKind::ArgumentConflict => {
             let prior = text(ContextKind::PriorArg).unwrap_or_default();
+            let prior_flag = prior.split(' ').next().unwrap_or_default();
             match error.get(ContextKind::InvalidSubcommand) {
                 // Any word after the flags counts as a command to clap.
-                Some(ContextValue::String(sub)) if command.find_subcommand(sub).is_none() => {
-                    no_such_command(sub, command, &help)
+                Some(ContextValue::String(sub)) if origins.command.find_subcommand(sub).is_none() => {
+                    no_such_word(origins, sub, "no such command", &help)
                 }
-                Some(ContextValue::String(sub)) => format!("{prior}: must come after {sub}: {name} {sub} … {help}"),
+                Some(ContextValue::String(sub)) => {
+                    format!("{prior_flag}: must come after {sub}: {name} {sub} … {help}")
+                }
                 _ if prior == arg => format!("{flag}: given more than once; allowed: once"),
-                _ => format!("{flag}: cannot be used with {prior} {help}"),
+                _ => format!("{flag}{from}: cannot be used with {prior_flag}{} {help}", origins.of(prior_flag)),
             }
         }
         // The first line of clap's text states the error; the rest are usage hints.
@@ -193,22 +232,101 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
     format!("{name}: {}", what.replace(['\n', '\r'], " "))
 }
 
+/// The most characters of a value that a message repeats.
+const SHOWN: usize = 160;
+
+/// A value as messages repeat it: the beginning of one that is long.
+fn shown(value: &str) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}… ({} bytes)", value.get(..end).unwrap_or_default(), value.len()),
+        None => value.to_owned(),
+    }
+}
+
 fn first_line(error: &clap::Error, help: &str) -> String {
     let rendered = error.render().to_string();
     let first = rendered.lines().next().unwrap_or_default();
     format!("{} {help}", redact(first.trim_start_matches("error: ")))
 }
 
-fn no_such_command(word: &str, command: &Command, help: &str) -> String {
-    match file_flag(command) {
-        Some(flag) => format!("{word}: no such command; for a file, write --{flag} {word} {help}"),
-        None => format!("{word}: no such command {help}"),
+fn no_value(flag: &str, value: &str, from: &str) -> String {
+    format!("{flag} {value:?}{from}: allowed: {flag} alone, without a value")
+}
+
+/// `arg` begins with a dash.
+fn no_such_flag(origins: &Origins<'_>, arg: &str, text: impl Fn(ContextKind) -> Option<String>, help: &str) -> String {
+    // clap reads `-stream` as the flag `-s`.
+    let is_whole = |word: &&str| word.len() > arg.len() && word.starts_with(arg) && !word.starts_with("--");
+    let mut words = origins.args.iter().skip(1).filter_map(|word| word.to_str());
+    let arg = words.find(|word| arg.len() == 2 && is_whole(word)).map_or_else(|| arg.to_owned(), redact);
+    let name = origins.command.get_name();
+    // Subcommands have flags of their own.
+    let has_flags = ["check", name].contains(&origins.active().get_name());
+    if let Some(other) = other_program(name, &arg).filter(|_| has_flags) {
+        return format!("{arg}: no such flag of {name}; it is one of {other} {help}");
+    }
+    let similar = similar(&arg, origins.active().get_arguments().filter_map(Arg::get_long));
+    match similar.map(|flag| format!("--{flag}")).or_else(|| text(ContextKind::SuggestedArg)) {
+        Some(similar) => format!("{arg}: no such flag, did you mean {similar}? {help}"),
+        None => format!("{arg}: no such flag {help}"),
     }
 }
 
-/// The flag that names the file of the service.
-fn file_flag(command: &Command) -> Option<&str> {
-    command.get_arguments().filter_map(Arg::get_long).find(|flag| matches!(*flag, "input" | "output"))
+/// A word where only flags and commands are allowed.
+fn no_such_word(origins: &Origins<'_>, word: &str, what: &str, help: &str) -> String {
+    let name = origins.command.get_name();
+    if let Some(flag) = origins.switch_before(word).filter(|_| crate::args::boolean(word).is_ok()) {
+        return no_value(&format!("--{flag}"), word, "");
+    }
+    if let Some(other) = other_program(name, word) {
+        return format!("{word}: no such command of {name}; it is one of {other} {help}");
+    }
+    // A dash that a word processor has made longer.
+    if word.starts_with(['–', '—']) {
+        return format!("{word}: flags begin with two hyphens: --{} {help}", word.trim_start_matches(['-', '–', '—']));
+    }
+    let is_help = origins.args.get(1).is_some_and(|first| first == "help");
+    let files = origins.active().get_arguments().filter_map(Arg::get_long).filter(|_| !is_help);
+    let files = files.filter(|flag| matches!(*flag, "input" | "output")).map(|flag| format!("--{flag} {word}"));
+    match files.collect::<Vec<_>>().join(" or ") {
+        files if files.is_empty() => format!("{word}: {what} {help}"),
+        files => format!("{word}: {what}; for a file, write {files} {help}"),
+    }
+}
+
+/// The name that was probably meant.
+pub(crate) fn similar<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.trim_start_matches('-').to_lowercase().replace('_', "-");
+    let (edits, name) = names.map(|name| (strsim::levenshtein(name, &word), name)).min()?;
+    (edits <= 2 && edits.saturating_mul(3) <= word.chars().count()).then_some(name)
+}
+
+/// The commands and flags that only this program has.
+const OF_READER: [&str; 7] =
+    ["--input", "--exclude", "--state-dir", "--framing", "--add-field", "--from", "--max-backlog"];
+const OF_WRITER: [&str; 13] = [
+    "--output",
+    "--output-dir",
+    "--sources",
+    "--group",
+    "--consumer",
+    "--consume",
+    "--lease",
+    "--claim-idle",
+    "--fsync",
+    "--lock-wait",
+    "verify",
+    "merge",
+    "rotate",
+];
+
+/// The program that has this command or flag, if `name` lacks it and the other one has it.
+pub(crate) fn other_program(name: &str, word: &str) -> Option<&'static str> {
+    match name {
+        "reader" => OF_WRITER.contains(&word).then_some("writer"),
+        "writer" => OF_READER.contains(&word).then_some("reader"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The `reader` and `writer` processes: flags, logs, metrics, signals.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -23,9 +24,9 @@ pub struct Launch {
     program: Program,
     /// A command that wraps it.
     under: Vec<String>,
-    words: Vec<String>,
+    words: Vec<OsString>,
     flags: BTreeMap<String, Option<String>>,
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, OsString>,
     logs: PathBuf,
 }
 
@@ -67,7 +68,7 @@ impl Launch {
 
     /// Adds a word before all flags: a subcommand, or a flag that is given several times.
     pub fn word(mut self, word: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.words.push(word.as_ref().to_string_lossy().into_owned());
+        self.words.push(word.as_ref().to_owned());
         self
     }
 
@@ -78,8 +79,8 @@ impl Launch {
     }
 
     /// Sets an environment variable.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.env.insert(name.to_owned(), value.to_owned());
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.env.insert(name.to_owned(), value.as_ref().to_owned());
         self
     }
 
@@ -88,16 +89,16 @@ impl Launch {
     pub fn start(&self) -> Service {
         let mut args = self.words.clone();
         for (flag, value) in &self.flags {
-            args.push(flag.clone());
-            args.extend(value.clone());
+            args.push(flag.into());
+            args.extend(value.as_ref().map(OsString::from));
         }
         let name = self.program.name();
         let log = (1..).map(|n| self.logs.join(format!("{name}-{n}.log"))).find(|log| !log.exists());
         let log = log.expect("there is always a larger number");
         let mut path = self.program.path();
         if let [command, rest @ ..] = &self.under[..] {
-            args.insert(0, path.to_string_lossy().into_owned());
-            args.splice(0..0, rest.iter().cloned());
+            args.insert(0, path.into_os_string());
+            args.splice(0..0, rest.iter().map(OsString::from));
             path = PathBuf::from(command);
         }
         Service { process: Process::start(name, &path, args, &self.env, log) }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Appends the lines of a Redis Stream to a file, each exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "writer", version = service::VERSION, subcommand_negates_reqs = true, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "writer", version = service::VERSION, propagate_version = true, subcommand_negates_reqs = true, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// What the service needs.
     #[command(flatten)]

@@ -284,7 +284,8 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
-                    log::error!("{}: {what}; continuing from its present contents", self.path.display());
+                    // What that means for the bytes is reported when the output is opened again.
+                    log::info!("{}: {what}; continuing from its present contents", self.path.display());
                     return Err(Ended::Again);
                 }
                 Err(CommitError::Stale) => {

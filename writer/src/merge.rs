@@ -151,7 +151,9 @@ impl Plan {
 fn read_segments(outputs: &[PathBuf]) -> Result<Segments, Failure> {
     Segments::read(outputs)?.ok_or_else(|| {
         let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
-        Failure::config(format!("--output {path}: there is no journal {path}.journal beside it"))
+        Failure::config(format!(
+            "--output {path}: there is no journal {path}.journal beside it; allowed: a file that a writer wrote"
+        ))
     })
 }
 
@@ -181,7 +183,11 @@ fn copy_all(segments: &Segments, plan: &Plan, skip: u64, to: &mut File, bar: &Pr
 fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()> {
     from.seek(SeekFrom::Start(offset))?;
     let copied = io::copy(&mut from.take(len), to)?;
-    if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if copied == len {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than expected"))
+    }
 }
 
 /// Merges into a file that appears under its name once it is complete and durable. Continues an

@@ -423,7 +423,9 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
         let len = most.min(usize::try_from(span.end.saturating_sub(read_at)).unwrap_or(most));
-        let Some(piece) = piece.get_mut(..len) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let Some(piece) = piece.get_mut(..len) else {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than expected"));
+        };
         from.read_exact_at(piece, read_at)?;
         to.write_all_at(piece, at)?;
         (read_at, at) = (read_at.saturating_add(len as u64), at.saturating_add(len as u64));
@@ -436,9 +438,10 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     match open_locked(path, create) {
         Ok(Locked::Ours(file)) => Ok(Some(file)),
         Ok(Locked::Missing) => Ok(None),
-        Ok(Locked::ByAnother) => {
-            Err(OpenError::Locked(format!("--output {}: another writer is writing to it", output.display())))
-        }
+        Ok(Locked::ByAnother) => Err(OpenError::Locked(format!(
+            "--output {}: another writer is writing to it; stop that writer, give this one another --output, or wait with --lock-wait",
+            output.display()
+        ))),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let what = if output == path { String::new() } else { format!("{}: ", path.display()) };
             Err(OpenError::Config(format!(
@@ -492,7 +495,7 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
                     Ok(Some("its folder does not exist; allowed: a file in an existing folder"))
                 }
                 io::ErrorKind::NotFound => Ok(None),
-                io::ErrorKind::NotADirectory => Ok(Some("a part of its path is not a folder")),
+                io::ErrorKind::NotADirectory => Ok(Some("a component of its path is not a folder; correct the path")),
                 io::ErrorKind::InvalidFilename => Ok(Some("its path is too long; allowed: a shorter one")),
                 io::ErrorKind::PermissionDenied => {
                     Ok(Some("permission denied; the writer must be able to write it and its folder"))

@@ -34,7 +34,9 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
     let failed = |doing: &str, error: io::Error| Failure::failed(format!("--output {shown}: {doing}: {error}"));
     let metadata = match std::fs::metadata(output) {
         Ok(metadata) if metadata.is_file() => metadata,
-        Ok(_) => return Err(Failure::config(format!("--output {shown}: not a regular file; only one can be rotated"))),
+        Ok(_) => {
+            return Err(Failure::config(format!("--output {shown}: not a regular file; allowed: a writer's output")));
+        }
         Err(error) => return Err(Failure::config(format!("--output {shown}: {error}; allowed: a writer's output"))),
     };
     if !path_of(output).exists() {

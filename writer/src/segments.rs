@@ -114,6 +114,10 @@ fn open(path: &Path) -> Result<(File, u64), Failure> {
 }
 
 fn unreadable(output: &Path, file: &Path, error: &io::Error) -> Failure {
-    let todo = service::advice::io(error);
-    Failure::config(format!("--output {}: reading {}: {error}; {todo}", output.display(), file.display()))
+    let what = if output == file { String::new() } else { format!("reading {}: ", file.display()) };
+    let todo = match error.kind() {
+        io::ErrorKind::NotFound => "allowed: a file that a writer wrote, with its journal beside it",
+        _ => service::advice::reading(error),
+    };
+    Failure::config(format!("--output {}: {what}{error}; {todo}", output.display()))
 }

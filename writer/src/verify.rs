@@ -171,11 +171,16 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
     match opened {
         Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len(), broken: None }),
-        Ok(_) => {
-            Err(Failure::config(format!("--input {}: not a regular file; allowed: a regular file", path.display())))
-        }
+        Ok(_) => Err(Failure::config(format!(
+            "--input {}: not a regular file; allowed: a file that a reader read",
+            path.display()
+        ))),
         Err(error) => {
-            Err(Failure::config(format!("--input {}: {error}; {}", path.display(), service::advice::io(&error))))
+            let todo = match error.kind() {
+                io::ErrorKind::NotFound => "allowed: a file that a reader read",
+                _ => service::advice::reading(&error),
+            };
+            Err(Failure::config(format!("--input {}: {error}; {todo}", path.display())))
         }
     }
 }

@@ -36,7 +36,7 @@ pub enum Changed {
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OtherReader => "another reader is at work",
+            Self::OtherReader => "the source record or the stream was changed meanwhile",
             Self::RecordLost => "Redis lost the source record",
             Self::StreamGone => "the stream is gone",
             Self::EntriesLost => "the stream lost entries",

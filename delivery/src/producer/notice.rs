@@ -144,7 +144,7 @@ impl fmt::Display for Notice {
                 )
             }
             Self::File(notice) => notice.fmt(f),
-            Self::Changed(changed) => write!(f, "{changed}; looking at what Redis and the folder hold"),
+            Self::Changed(changed) => write!(f, "{changed}; reading the state of Redis and of the folder again"),
         }
     }
 }

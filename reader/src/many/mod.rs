@@ -544,7 +544,7 @@ impl Many {
                 if first && self.shared.args.service.once && walked.matched == before {
                     let from = service::args::origin("input");
                     return Err(Failure::failed(format!(
-                        "--input {}{from}: no file matches; --once sends what there is and does not wait for a file",
+                        "--input {}{from}: no file matches; --once sends what there is and does not wait for a file; correct the pattern",
                         pattern.text
                     )));
                 }

@@ -342,8 +342,8 @@ impl Active {
         self.driver.totals.waiting(false);
         let progress = self.driver.producer.position();
         let progress = progress.filter(|_| self.driver.producer.input_state().is_ok());
-        self.driver.position = progress.map(|(position, _)| position);
-        self.driver.totals.position(self.driver.position);
+        self.driver.position.set(progress.map(|(position, _)| position));
+        self.driver.totals.position(self.driver.position.get());
         self.driver.totals.input_size(progress.map(|(_, size)| size));
     }
 

@@ -192,6 +192,20 @@ impl Config {
         self
     }
 
+    /// Reads the certificates and the key that a server with TLS needs, as connecting does. Use it
+    /// to find a wrong path before there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// Names the invalid file, and why.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        #[cfg(feature = "tls")]
+        if self.endpoint.is_tls() {
+            return self.tls.check();
+        }
+        Ok(())
+    }
+
     /// Returns whether there is a password for Redis, from the URL or from [`Self::password`].
     #[must_use]
     pub const fn has_password(&self) -> bool {

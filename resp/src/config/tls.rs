@@ -61,11 +61,15 @@ impl Pem {
         of_file: impl FnOnce(&Path) -> Result<T, pem::Error>,
         of_memory: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
     ) -> Result<T, ConfigError> {
-        match self {
+        let read = match self {
             Self::File(file) => of_file(file),
             Self::Memory(text) => of_memory(text),
-        }
-        .map_err(|error| ConfigError::Tls(format!("{self}: {error}")))
+        };
+        read.map_err(|error| match error {
+            pem::Error::Io(error) => ConfigError::Tls(format!("{self}: {error}")),
+            pem::Error::NoItemsFound => ConfigError::Tls(format!("{self} contains no key")),
+            error => ConfigError::Tls(format!("{self}: {error}")),
+        })
     }
 
     /// Returns all certificates; there must be at least one.

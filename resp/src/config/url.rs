@@ -47,7 +47,7 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
         "unix" | "redis+unix" => socket(rest)?,
         // A scheme may be a password pasted in the wrong place, so only show what looks like a
         // scheme.
-        _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
+        _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-".contains(&byte)) => {
             return Err(ConfigError::UnknownScheme(scheme));
         }
         _ => return Err(ConfigError::MissingScheme),
@@ -311,6 +311,7 @@ mod tests {
             ("localhost:6379", MissingScheme),
             ("", MissingScheme),
             ("http://h", UnknownScheme("http".to_owned())),
+            ("redis-socket:///s", UnknownScheme("redis-socket".to_owned())),
             ("redis://", MissingHost),
             ("redis://:6379", MissingHost),
             ("redis://u:p@", MissingHost),

@@ -44,7 +44,7 @@ impl fmt::Display for ConfigError {
             Self::MissingScheme => write!(f, "the URL has no scheme; allowed are {SCHEMES}"),
             Self::UnknownScheme(scheme) => write!(f, "unknown scheme {scheme:?}; allowed are {SCHEMES}"),
             Self::MissingHost => f.write_str("the URL has no host; it has the form redis://[user:password@]host[:port][/database]"),
-            Self::InvalidHost => f.write_str("the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password"),
+            Self::InvalidHost => f.write_str("the URL's host is not valid; put an IPv6 address in brackets, percent-encode special characters in a password, and name several hosts only with redis-sentinel:// or redis-cluster://"),
             Self::InvalidPort(port) => write!(f, "the URL's port is {port:?}; allowed: a number from 1 to 65535"),
             Self::MissingMaster => {
                 f.write_str("the URL names no master; it has the form redis-sentinel://[user:password@]host[:port],…/master[/database]")
@@ -54,10 +54,10 @@ impl fmt::Display for ConfigError {
             Self::MissingPath => f.write_str("the URL has no socket path; it has the form unix:///path/to/socket[?db=N]"),
             Self::UnknownParameter(name) => write!(
                 f,
-                "the URL has an unknown parameter {name:?}; allowed are db, user, pass, protocol and client_name, with TLS ca, cert, key and \
-                 server_name, and for Sentinels sentinel_user and sentinel_password"
+                "the URL has an unknown parameter {name:?}; allowed are db, user, pass, protocol and client_name, with rediss:// ca, cert, key and \
+                 server_name, and with redis-sentinel:// sentinel_user and sentinel_password"
             ),
-            Self::InvalidEncoding => f.write_str("the URL's percent-encoding is not valid UTF-8"),
+            Self::InvalidEncoding => f.write_str("the URL's percent-encoding is not valid UTF-8; write a % in a password as %25"),
             Self::Fragment => f.write_str("the URL has a fragment; encode # in a password as %23"),
             Self::NoTls => f.write_str("rediss:// needs the cargo feature \"tls\""),
             Self::Tls(what) => write!(f, "TLS: {what}"),

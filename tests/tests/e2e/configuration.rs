@@ -91,6 +91,8 @@ fn settings_that_silence_the_log_are_reported() {
     };
     // A misspelt level is parsed as the name of a module that does not exist.
     assert!(log("inof").contains("RUST_LOG \"inof\": it disables all logs"), "{}", log("inof"));
+    assert!(log("reader=loud").contains("invalid logging spec 'loud'; using info instead; allowed: info"));
+    assert!(log("reader=loud").contains("reader: done"), "a wrong variable counts as not set");
     assert_eq!(log("off"), "");
     assert!(log("").contains("reader: done"), "an empty variable counts as not set");
     assert!(!log("reader=warn").contains("RUST_LOG"));

@@ -1,8 +1,10 @@
 //! The exact message for each problem. It names the subject, the value, the reason, and what is
 //! allowed.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 
 use e2e::{Launch, Persistence, Program, Rig};
 
@@ -35,11 +37,47 @@ fn wrong_invocations() {
         (&["--streem", "x"], "--streem: no such flag, did you mean --stream? (see reader --help)"),
         (&["-x"], "-x: no such flag (see reader --help)"),
         (&["--stream"], "--stream: needs a value (see reader --help)"),
+        (&["-stream", "x"], "-stream: no such flag, did you mean --stream? (see reader --help)"),
+        (&["--STREAM", "x"], "--STREAM: no such flag, did you mean --stream? (see reader --help)"),
+        (&["—stream", "x"], "—stream: flags begin with two hyphens: --stream (see reader --help)"),
+        (&["--once", "true"], "--once \"true\": allowed: --once alone, without a value"),
+        (&["CHECK"], "CHECK: no such command, did you mean check? (see reader --help)"),
+        (
+            &["check", "extra"],
+            "extra: neither a flag nor a flag's value; for a file, write --input extra (see reader check --help)",
+        ),
+        (&["completions", "bash", "x"], "x: neither a flag nor a flag's value (see reader completions --help)"),
+        (&["help", "extra"], "extra: no such command (see reader --help)"),
+        (&["check", "--json=1"], "--json \"1\": allowed: --json alone, without a value"),
+        (&["--help=foo"], "--help \"foo\": allowed: --help alone, without a value"),
+        (&["-qv"], "--quiet: cannot be used with --verbose (see reader --help)"),
+        (&["--json"], "--json: no such flag (see reader --help)"),
         (&["--once=yes"], "--once \"yes\": allowed: --once alone, without a value"),
         (&["--quiet", "--verbose"], "--quiet: cannot be used with --verbose (see reader --help)"),
         (&["--max-backlog", "-1"], "--max-backlog \"-1\": allowed: a whole number from 0"),
         (&["--max-backlog", "1e6"], "--max-backlog \"1e6\": allowed: a whole number from 0"),
         (&["--partitions", "-2"], "--partitions \"-2\": allowed: a whole number from 1 to 16384"),
+        (
+            &["--max-backlog", "99999999999999999999"],
+            "--max-backlog \"99999999999999999999\": allowed: a whole number from 0 to 18446744073709551615",
+        ),
+        (&["--max-backlog", "10k"], "--max-backlog \"10k\": allowed: a whole number from 0"),
+        (&["--max-backlog", ""], "--max-backlog \"\": allowed: a whole number from 0"),
+        (&["--partitions", "0"], "--partitions \"0\": allowed: a whole number from 1 to 16384"),
+        (
+            &["--partitions", "4", "--partition", "3-1"],
+            "--partition \"3-1\": allowed: whole numbers from 0, such as 0, 0,2 or 0-9, or a name that ends in one, such as writer-2",
+        ),
+        (&["--partitions", "4", "--partition", "0-99"], "--partition 99: --partitions is 4; allowed: 0 to 3"),
+        (&["--source-metrics", "-1"], "--source-metrics \"-1\": allowed: a whole number, or all"),
+        (&["--input", ""], "--input: needs a value (see reader --help)"),
+        (&["--config", "/tmp"], "--config /tmp: Is a directory (os error 21); allowed: a TOML file"),
+        (&["--config", "/dev/zero"], "--config /dev/zero: larger than 1 MiB; allowed: a TOML file"),
+        (&["--stream", ""], "--stream \"\": allowed: a key of 1 to 200 bytes, without control characters"),
+        (
+            &["--redis-password-file", "/dev/zero"],
+            "--redis-password-file /dev/zero: larger than 1 MiB; allowed: a readable file that contains the password",
+        ),
         (&["--partition", "1"], "--partition 1: --partitions is 1; allowed: 0"),
         (&["--framing", "words"], "--framing \"words\": allowed: line, chunk"),
         (&["--from", "middle"], "--from \"middle\": allowed: beginning, end"),
@@ -55,6 +93,34 @@ fn wrong_invocations() {
         (
             &["--redis-url", "redis://h/x"],
             "--redis-url \"redis://h/x\": the URL's database is \"x\"; allowed: a number from 0",
+        ),
+        (
+            &["--redis-url", "redis://h:0"],
+            "--redis-url \"redis://h:0\": the URL's port is \"0\"; allowed: a number from 1 to 65535",
+        ),
+        (
+            &["--redis-url", "redis-socket:///x"],
+            "--redis-url \"redis-socket:///x\": unknown scheme \"redis-socket\"; allowed are redis://, redis-sentinel://, redis-cluster://, the same with rediss for TLS, and unix://",
+        ),
+        (
+            &["--redis-url", "unix://relative"],
+            "--redis-url \"unix://relative\": the URL has no socket path; it has the form unix:///path/to/socket[?db=N]",
+        ),
+        (
+            &["--redis-url", "redis-sentinel://h"],
+            "--redis-url \"redis-sentinel://h\": the URL names no master; it has the form redis-sentinel://[user:password@]host[:port],…/master[/database]",
+        ),
+        (
+            &["--redis-url", "redis://h?ca=x"],
+            "--redis-url \"redis://h?ca=x\": the URL has an unknown parameter \"ca\"; allowed are db, user, pass, protocol and client_name, with rediss:// ca, cert, key and server_name, and with redis-sentinel:// sentinel_user and sentinel_password",
+        ),
+        (
+            &["--redis-url", "redis://u:%ZZ@h"],
+            "--redis-url \"redis://***@h\": the URL's percent-encoding is not valid UTF-8; write a % in a password as %25",
+        ),
+        (
+            &["--redis-url", "redis://h#x"],
+            "--redis-url \"redis://h#x\": the URL has a fragment; encode # in a password as %23",
         ),
         (&["--input", "-"], "--input -: standard input cannot be read again after a fault; allowed: a file's path"),
         (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path, or a pattern such as '/tmp/*.log'"),
@@ -80,7 +146,7 @@ fn wrong_invocations() {
         ),
         (
             &["--redis-url", "redis://a b:1"],
-            "--redis-url \"redis://a b:1\": the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password",
+            "--redis-url \"redis://a b:1\": the URL's host is not valid; put an IPv6 address in brackets, percent-encode special characters in a password, and name several hosts only with redis-sentinel:// or redis-cluster://",
         ),
         (
             &["--http-addr", "no-such-host.invalid:0"],
@@ -100,8 +166,46 @@ fn wrong_invocations() {
     let writer: &[(&[&str], &str)] = &[
         (&["out.txt"], "out.txt: no such command; for a file, write --output out.txt (see writer --help)"),
         (&["verfy"], "verfy: no such command, did you mean verify? (see writer --help)"),
-        (&["verify", "--output", "x"], "missing: --input <FILE> (see writer --help)"),
-        (&["merge", "out.txt"], "out.txt: no such flag; for a file, write --output out.txt (see writer --help)"),
+        (&["verify", "--output", "x"], "missing: --input <FILE> (see writer verify --help)"),
+        (&["verify"], "missing: --input <FILE>, --output <FILE> (see writer verify --help)"),
+        (
+            &["verify", "in.txt", "out.txt"],
+            "in.txt: neither a flag nor a flag's value; for a file, write --input in.txt or --output in.txt (see writer verify --help)",
+        ),
+        (
+            &["verify", "--input", "/etc/hostname", "--output", "/nowhere"],
+            "--output /nowhere: No such file or directory (os error 2); allowed: a file that a writer wrote, with its journal beside it",
+        ),
+        (
+            &["verify", "--input", "/etc/hostname", "--folder", "/etc/hostname"],
+            "--folder /etc/hostname: Not a directory (os error 20); allowed: a folder with outputs and their journals",
+        ),
+        (
+            &["merge", "out.txt"],
+            "out.txt: neither a flag nor a flag's value; for a file, write --output out.txt (see writer merge --help)",
+        ),
+        (
+            &["merge", "--output", "/etc/hostname"],
+            "--output /etc/hostname: there is no journal /etc/hostname.journal beside it; allowed: a file that a writer wrote",
+        ),
+        (&["rotate", "--output", "/tmp"], "--output /tmp: not a regular file; allowed: a writer's output"),
+        (&["completions", "dosh"], "<SHELL> \"dosh\": allowed: bash, elvish, fish, powershell, zsh"),
+        (&["--output", "a", "--output-dir", "b"], "--output: cannot be used with --output-dir (see writer --help)"),
+        (&["--sources", "x"], "--sources: it selects sources of --output-dir; allowed: both, or neither"),
+        (
+            &["--consumer", "a\tb"],
+            "--consumer \"a\\tb\": allowed: a name of at least one byte, without control characters",
+        ),
+        (&["--lease", "1h"], "--lease \"1h\": allowed: a time from 1s to 10m"),
+        (&["--lock-wait", "off"], "--lock-wait \"off\": allowed: a time such as 500ms, 30s or 5m"),
+        (
+            &["--output", "/etc/hostname/x"],
+            "--output /etc/hostname/x: a component of its path is not a folder; correct the path",
+        ),
+        (
+            &["--redis-url", "rediss://h?ca=/nowhere", "--output", "OUT"],
+            "--redis-url rediss://h:6379: TLS: /nowhere: No such file or directory (os error 2); allowed: certificates and a key that can be read, in ca=, cert= and key=",
+        ),
         (
             &["verify", "--input", "/nowhere", "--output", "x"],
             "--input /nowhere: No such file or directory (os error 2); create it, or correct the path",
@@ -141,19 +245,52 @@ fn wrong_invocations() {
             "--output /nowhere/out: its folder does not exist; allowed: a file in an existing folder",
         ),
     ];
+    let unused = rig.folder.join("unused").display().to_string();
     for (words, line) in writer {
+        let words: Vec<&str> = words.iter().map(|word| if *word == "OUT" { &unused } else { *word }).collect();
         says(
-            &with(rig.command(Program::Writer), words).env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0"),
+            &with(rig.command(Program::Writer), &words).env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0"),
             2,
             &format!("writer: {line}"),
         );
     }
+    assert!(!std::path::Path::new(&unused).exists(), "a wrong flag creates no output");
     let long = format!("/tmp/{}", "x".repeat(300));
     says(
         &rig.reader().set("--input", &long).set("--state-dir", "/tmp"),
         2,
         &format!("reader: --input {long}: File name too long (os error 36); allowed: a shorter path"),
     );
+}
+
+/// A flag or a command of one program is named as such by the other one.
+#[test]
+fn flags_of_the_other_program() {
+    let rig = Rig::new();
+    // The first word of a line of the help that is not a shell's prompt or an explanation.
+    let words = |program: Program| -> BTreeSet<String> {
+        let help = String::from_utf8(rig.command(program).word("--help").run().process().stdout()).unwrap();
+        let indented = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let words = indented.filter_map(|line| match line.strip_prefix("    ") {
+            Some(flag) => flag.starts_with("--").then_some(flag),
+            None => line.starts_with(char::is_alphabetic).then_some(line),
+        });
+        let words = words.filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+        words.filter(|word| word != program.name() && !word.starts_with("REDIS_URL")).collect()
+    };
+    let (reader, writer) = (words(Program::Reader), words(Program::Writer));
+    let only = [
+        (Program::Reader, "reader", "writer", &writer - &reader),
+        (Program::Writer, "writer", "reader", &reader - &writer),
+    ];
+    for (program, name, other, words) in only {
+        assert!(words.len() >= 7, "{words:?}");
+        for word in words {
+            let kind = if word.starts_with("--") { "flag" } else { "command" };
+            let line = format!("{name}: {word}: no such {kind} of {name}; it is one of {other} (see {name} --help)");
+            says(&rig.command(program).word(&word), 2, &line);
+        }
+    }
 }
 
 /// A message names the origin of a value that is not from the command line.
@@ -186,6 +323,29 @@ fn messages_name_the_origin_of_values() {
         2,
         "reader: --config /nowhere (from LINE_STREAM_CONFIG): No such file or directory (os error 2); allowed: a TOML file",
     );
+    says(
+        &reader().env("LINE_STREAM_QUIET", "1").word("-v"),
+        2,
+        "reader: --verbose: cannot be used with --quiet (from LINE_STREAM_QUIET) (see reader --help)",
+    );
+    says(
+        &reader().env("LINE_STREAM_STREAM", std::ffi::OsStr::from_bytes(b"a\xff")),
+        2,
+        "reader: --stream \"a\u{fffd}\" (from LINE_STREAM_STREAM): not UTF-8; allowed: UTF-8 text",
+    );
+    says(
+        &reader().word(std::ffi::OsStr::from_bytes(b"--stream=\xff")),
+        2,
+        "reader: --stream \"\u{fffd}\": not UTF-8; allowed: UTF-8 text",
+    );
+    says(
+        &reader().set("--stream", "x".repeat(100_000)),
+        2,
+        &format!(
+            "reader: --stream \"{}… (100000 bytes)\": allowed: a key of 1 to 200 bytes, without control characters",
+            "x".repeat(160)
+        ),
+    );
     for (text, line) in [
         ("# one\nframing = \"words\"\n", "--framing \"words\" (from line 2 of FILE): allowed: line, chunk"),
         ("max-backlog = -1", "--max-backlog \"-1\" (from line 1 of FILE): allowed: a whole number from 0"),
@@ -203,7 +363,29 @@ fn messages_name_the_origin_of_values() {
         ),
         ("once = \"maybe\"", "--config FILE: line 1: once \"maybe\": allowed: true, false"),
         ("max_backlog = 5", "--config FILE: line 1: max_backlog: no such key, did you mean max-backlog?"),
-        ("stream = \"x", "--config FILE: line 1: invalid basic string, expected `\"`"),
+        ("steam = \"x\"", "--config FILE: line 1: steam: no such key, did you mean stream?"),
+        ("fsync = \"always\"", "--config FILE: line 1: fsync: no such key of reader; it is one of writer"),
+        (
+            "stream = \"\"",
+            "--stream \"\" (from line 1 of FILE): allowed: a key of 1 to 200 bytes, without control characters",
+        ),
+        (
+            "stream = 2020-01-01",
+            "--config FILE: line 1: stream: a date or time is not allowed here; allowed: a string or a whole number",
+        ),
+        ("input = [\"a\", []]", "--config FILE: line 1: input: allowed: a list of strings"),
+        (
+            "stream = \"a\"\nstream = \"b\"",
+            "--config FILE: line 2: duplicate key; allowed: lines such as stream = \"lines\", each key once",
+        ),
+        (
+            "stream: x",
+            "--config FILE: line 1: key with no value, expected `=`; allowed: lines such as stream = \"lines\", each key once",
+        ),
+        (
+            "stream = \"x",
+            "--config FILE: line 1: invalid basic string, expected `\"`; allowed: lines such as stream = \"lines\", each key once",
+        ),
     ] {
         let path = file(text);
         says(&reader().set("--config", &path), 2, &format!("reader: {}", line.replace("FILE", &path)));
@@ -276,7 +458,7 @@ fn wrong_servers() {
         &rig.reader()
             .set("--redis-password-file", &password)
             .unset("--redis-url")
-            .env("REDIS_URL", &url("redis://:right@127.0.0.1:PORT")),
+            .env("REDIS_URL", url("redis://:right@127.0.0.1:PORT")),
         2,
         &format!(
             "reader: --redis-password-file {file}: --redis-url (from REDIS_URL) has a password, too; allowed: one of the two"

@@ -123,13 +123,13 @@ fn flags_come_from_the_environment_too() {
     rig.write_input("one\ntwo\n");
     let with_env = |launch: e2e::Launch| {
         launch
-            .env("REDIS_URL", &rig.redis.url())
+            .env("REDIS_URL", rig.redis.url())
             .env("LINE_STREAM_STREAM", "other")
             .env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0")
             .env("LINE_STREAM_ONCE", "true")
     };
-    with_env(rig.command(e2e::Program::Reader)).env("LINE_STREAM_INPUT", &rig.input.to_string_lossy()).run_ok();
+    with_env(rig.command(e2e::Program::Reader)).env("LINE_STREAM_INPUT", &rig.input).run_ok();
     assert_eq!(rig.redis.cli("XLEN other").int(), 2);
-    with_env(rig.command(e2e::Program::Writer)).env("LINE_STREAM_OUTPUT", &rig.output.to_string_lossy()).run_ok();
+    with_env(rig.command(e2e::Program::Writer)).env("LINE_STREAM_OUTPUT", &rig.output).run_ok();
     rig.assert_identical();
 }

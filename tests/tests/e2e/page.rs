@@ -41,6 +41,25 @@ fn the_page_has_the_figures_without_a_script() {
     wait::until("the consumer is shown", || status(&mut writer)["consumers"][0]["name"] == "one");
 }
 
+/// Redis accepts commands and does not answer: until that is known to be a fault, the figures must
+/// not be those of before.
+#[test]
+fn what_is_left_grows_while_redis_hangs() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    wait::until("all is sent", || status(&mut reader)["position"]["left"] == 0.0);
+    rig.redis.freeze();
+    rig.append_input("two\n");
+    wait::until("what is left is seen", || status(&mut reader)["position"]["left"] == 4.0);
+    rig.append_input("three\n");
+    wait::until("more is left", || status(&mut reader)["position"]["left"] == 10.0);
+    assert!(!reader.log().contains(" WARN "), "before the fault is known: {}", reader.log());
+    rig.redis.thaw();
+    wait::until("all is sent", || status(&mut reader)["position"]["left"] == 0.0);
+    reader.stop();
+}
+
 #[test]
 fn faults_are_described() {
     let mut rig = Rig::new();

@@ -75,7 +75,7 @@ fn each_partition_has_a_writer_of_its_own() {
     let outputs: Vec<PathBuf> = (0..3).map(|partition| output(&rig, partition)).collect();
     for (partition, output) in outputs.iter().enumerate() {
         let launch = rig.writer().set("--partitions", "3").set("--output", output).once();
-        launch.env("LINE_STREAM_PARTITION", &format!("line-writer-{partition}")).run_ok();
+        launch.env("LINE_STREAM_PARTITION", format!("line-writer-{partition}")).run_ok();
         assert!(len(output) > 0 && len(output) < len(&rig.input) / 2);
     }
     assert_complete(&rig, &outputs);

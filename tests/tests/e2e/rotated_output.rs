@@ -53,8 +53,7 @@ fn writer_rotate_renames_the_output_of_a_writer_at_work() {
     rig.write_input(text::numbered(0..1_000, 1));
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
-    let mut rotate =
-        rig.command(Program::Writer).word("rotate").env("LINE_STREAM_OUTPUT", &rig.output.to_string_lossy()).run();
+    let mut rotate = rig.command(Program::Writer).word("rotate").env("LINE_STREAM_OUTPUT", &rig.output).run();
     assert_eq!(rotate.code(), Some(0), "{}", rotate.log());
     let said = String::from_utf8(rotate.process().stdout()).unwrap();
     let first = PathBuf::from(said.trim_end());

@@ -648,7 +648,7 @@ fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
     let shared = find(&objects, "ConfigMap", "line-stream")["data"].clone();
     let given = |kind: &str, program: Program| {
         let own = values(&find(&objects, kind, program.name()));
-        let mut launch = rig.command(program).set("--http-addr", "127.0.0.1:0").env("REDIS_URL", &nodes.url());
+        let mut launch = rig.command(program).set("--http-addr", "127.0.0.1:0").env("REDIS_URL", nodes.url());
         for (name, value) in
             own.iter().filter(|(name, _)| !["LINE_STREAM_INPUT", "LINE_STREAM_OUTPUT"].contains(&name.as_str()))
         {
@@ -708,7 +708,7 @@ fn a_cluster_speaks_tls_and_nothing_else_and_survives_a_master() {
     nodes.pods[0].tls = tls;
     let start = |program| {
         let launch = if program == Program::Reader { rig.reader() } else { rig.writer() };
-        launch.unset("--redis-url").env("REDIS_URL", &nodes.url()).start()
+        launch.unset("--redis-url").env("REDIS_URL", nodes.url()).start()
     };
     rig.write_input(text::numbered(0..5_000, 1));
     let mut services = [start(Program::Reader), start(Program::Writer)];
