@@ -231,10 +231,10 @@ mod tests {
         };
         let asked = |id: StreamId| XRevRange::new("s", ..=id).count(1);
         let script = Script::new()
-            .on(&asked(StreamId::new(5, 9)), entry("5-8", "message"))
-            .on(&asked(StreamId::new(5, 7)), entry("5-0", "message"))
-            .on(&asked(StreamId::new(4, u64::MAX)), entry("4-7", "line"))
-            .on(&asked(StreamId::new(4, 6)), reply::array([]));
+            .on(asked(StreamId::new(5, 9)), entry("5-8", "message"))
+            .on(asked(StreamId::new(5, 7)), entry("5-0", "message"))
+            .on(asked(StreamId::new(4, u64::MAX)), entry("4-7", "line"))
+            .on(asked(StreamId::new(4, 6)), reply::array([]));
         let server = ScriptedServer::new([script]);
         let mut connection = Connection::connect(&server.config()).await.unwrap();
         let record = SourceRecord { stream: "s".to_owned(), key: "k".to_owned() };
