@@ -186,8 +186,8 @@ impl Health {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
     }
 
-    /// A clone that reports about one of many sources. The service is ready without its reports;
-    /// while a source fails, the service is not.
+    /// A clone that reports about one of many sources. The service may be ready before a source has
+    /// reported, but not while one fails.
     #[must_use]
     pub fn for_source(&self, nth: usize, name: &str) -> Self {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("source {name}: ").into() }

@@ -17,7 +17,8 @@ pub struct Observed {
     /// The stream; `None` when there is none.
     pub stream: Option<StreamState>,
     /// Whether the first entry that is left at the guard's first position or behind it has the form
-    /// of ours; `None` when there is none. A foreign one was in the way of the guard's first entry.
+    /// of ours; `None` when there is none. If it is foreign, it has taken the ID of the guard's
+    /// first entry.
     pub first_is_ours: Option<bool>,
     /// The entry at the stream's last ID, when it has the form of ours: its field and payload.
     pub last_entry: Option<(Field, Vec<u8>)>,
