@@ -342,13 +342,13 @@ impl ScanHistory {
 pub struct Found {
     /// The sighting's key.
     pub key: usize,
-    /// What it is.
+    /// Its content, or its relation to one.
     pub relation: Relation,
     /// How long it is.
     pub len: u64,
 }
 
-/// What a file is.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// This content, with everything that was sent of it and perhaps more.
@@ -826,7 +826,7 @@ impl<'a> Identification<'a> {
             && !self.known.contents.iter().any(|later| later.file_id > content.file_id && was_in(later, file))
     }
 
-    /// What a file beside the input is.
+    /// Identifies a file beside the input.
     fn role(&self, file: &'a Sighting) -> Option<(&'a Content, Role)> {
         if file.name_kind == NameKind::Input {
             return None;

@@ -279,7 +279,7 @@ impl Health {
         self.inner.file.set(self.nth, Err(fault));
     }
 
-    /// What this clone has last reported about its file, unless the file is usable.
+    /// The last fault of its file that this clone reported; `None` if the file is usable.
     #[must_use]
     pub fn file_fault(&self) -> Option<String> {
         let state = self.inner.file.lock();

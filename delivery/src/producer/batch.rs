@@ -5,7 +5,7 @@ use crate::manifest::{Guard, Position};
 use resp::StreamId;
 use std::fmt;
 
-/// What the source record and the stream must look like before a batch may be executed.
+/// The state of the source record and the stream that a batch requires.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// The bytes of the record's guard field.

@@ -50,7 +50,7 @@ pub trait Directory {
     /// Opens a file of the latest scan.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn open(&mut self, key: usize) -> io::Result<Self::File>;
 
     /// The fingerprint of a file of the latest scan.
@@ -59,19 +59,19 @@ pub trait Directory {
     /// Which file the input's path leads to now; `None` when there is none.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn input(&mut self) -> io::Result<Option<Inode>>;
 
     /// Reads the state file.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn load(&mut self) -> io::Result<Stored>;
 
     /// Replaces the state file, durably.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn store(&mut self, manifest: &Manifest) -> io::Result<()>;
 }
 
@@ -293,11 +293,11 @@ const fn tail_end(tail: &TailChecksum) -> u64 {
 pub enum StepError {
     /// A file cannot be used. Trying again may help.
     File {
-        /// What was being done: a verb.
+        /// The operation: a verb.
         doing: &'static str,
         /// With which file.
         path: String,
-        /// What the file system reports.
+        /// The error of the file system.
         error: io::Error,
     },
     /// The state of Redis is not as expected. Restart at once.
@@ -418,7 +418,7 @@ pub struct Producer<D: Directory> {
     first_siblings: Option<Siblings>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
-    /// What the state file knows of the siblings.
+    /// The siblings that the state file lists.
     stored_siblings: Siblings,
     stopping: bool,
     input_state: Result<(), String>,
@@ -594,7 +594,7 @@ impl<D: Directory> Producer<D> {
         &mut self.directory
     }
 
-    /// What is known of the source.
+    /// The manifest of the source.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -604,7 +604,7 @@ impl<D: Directory> Producer<D> {
         &self.stream
     }
 
-    /// What Redis must hold before the next batch may be executed.
+    /// The state of Redis that the next batch requires.
     #[must_use]
     pub fn next_expected(&self) -> Expected {
         match &self.phase {
@@ -644,7 +644,7 @@ impl<D: Directory> Producer<D> {
         &self.input_state
     }
 
-    /// What there is to report since the last call.
+    /// The notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }

@@ -7,7 +7,7 @@ use crate::entry::{Field, Piece, Span};
 use crate::manifest::{Generation, Manifest, Position};
 use resp::StreamId;
 
-/// What Redis holds, as one transaction saw it.
+/// The state of Redis in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// The source record.
@@ -24,7 +24,7 @@ pub struct Observed {
     pub last_entry: Option<(Field, Vec<u8>)>,
 }
 
-/// What Redis says of the stream.
+/// The state of the stream in Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamState {
     /// The last-generated ID.

@@ -590,7 +590,7 @@ fn once_with_an_input_that_cannot_be_read_fails() {
     );
 }
 
-/// What would be appended would damage it.
+/// Appended bytes would damage it.
 #[test]
 fn the_journal_of_another_output_is_no_output() {
     let rig = Rig::new();
