@@ -205,7 +205,7 @@ fn wrong_invocations() {
         ),
         (
             &["verify", "--input", "/nowhere", "--output", "x"],
-            "--input /nowhere: No such file or directory (os error 2); create it, or correct the path",
+            "--input /nowhere: No such file or directory (os error 2); allowed: a file that a reader read",
         ),
         (
             &["verify", "--input", "/etc/hostname", "--output", "/etc/hostname"],
