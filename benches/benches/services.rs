@@ -74,7 +74,7 @@ fn protocol(stage: &Stage, text: &[u8], framing: Framing) -> PathBuf {
     path
 }
 
-/// What is streamed in one framing.
+/// The input and the commands of one framing.
 struct Text {
     path: PathBuf,
     bytes: u64,

@@ -52,8 +52,7 @@ impl<'a> Further<'a> {
     }
 }
 
-/// Whether a field of this name belongs to the protocol, so that no field for other consumers may
-/// have it.
+/// Whether the protocol reserves this field name, so that `--add-field` may not use it.
 #[must_use]
 pub fn is_reserved(name: &[u8]) -> bool {
     name == AFTER || Field::from_name(name).is_some()

@@ -1,4 +1,4 @@
-//! The file side: which file holds which content, what comes next, and what is left.
+//! Identifies files: which file holds which content, which is next, and what is left to send.
 //!
 //! [`resolve`] is a pure function of a [`Snapshot`] of the folder, the [`KnownContents`] and the
 //! [`ScanHistory`]. The reader takes the snapshot, and answers the [`Question`]s that [`resolve`]
@@ -17,43 +17,43 @@ use std::time::Duration;
 
 /// The file ID of an open file whose content has none yet: it was opened at the input's path.
 pub const UNNAMED: u64 = 0;
-/// How many neighbours are remembered at most.
+/// The maximum number of neighbours in the state file.
 pub const NEIGHBOURS: usize = 64;
 
-/// Which file it is on this machine, until it is deleted.
+/// Device and inode: identify a file on this machine until it is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inode {
     /// The device.
     pub dev: u64,
-    /// The number on that device. A file system gives it to another file after a deletion.
+    /// The inode number. A file system may reuse it after the file is deleted.
     pub ino: u64,
 }
 
-/// What the input's folder, and the folder that a symbolic link leads to, hold at one moment.
+/// The files in the input's folder, and in the folder that a symbolic link leads to, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The regular files that may matter; each file once, whatever the number of its names.
+    /// The regular files that may matter, each once, however many names it has.
     pub sightings: Vec<Sighting>,
     /// Folders that could not be listed, with the reason.
     pub unlisted: Vec<(String, String)>,
 }
 
-/// One file as it was seen.
+/// One file as a scan saw it.
 #[derive(Debug, Clone)]
 pub struct Sighting {
-    /// What the driver opens it by; unique in the snapshot.
+    /// The key by which the driver opens it; unique in the snapshot.
     pub key: usize,
     /// Its path.
     pub path: String,
     /// Its device and inode.
     pub inode: Inode,
-    /// What its name says.
+    /// The kind of its name.
     pub name_kind: NameKind,
-    /// Its length in bytes; of a compressed file, that of its content as far as it is known.
+    /// Its length in bytes; for a compressed file, the length of its content as far as it is known.
     pub len: u64,
-    /// When it was last written to: nanoseconds since the epoch on the file system's clock.
+    /// The time of its last write: nanoseconds since the epoch on the file system's clock.
     pub modified: i128,
-    /// When it was created, on the same clock; `None` when the file system does not tell.
+    /// The time of its creation on the same clock; `None` if the file system does not record it.
     pub created: Option<i128>,
     /// Whether it changed between this scan and the previous one, at which it had a rotated name:
     /// the input itself changes, and an inode that is used again is another file.
@@ -69,27 +69,27 @@ pub struct Sighting {
     pub compared: BTreeMap<u64, Compared>,
 }
 
-/// What is known of a file's first bytes.
+/// The fingerprint of a file's first bytes, as far as they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prefix {
-    /// The fingerprint of all that it holds.
+    /// The fingerprint of the whole file.
     Whole(Fingerprint),
-    /// A compressed file: only so much of its content was unpacked. At first nothing.
+    /// A compressed file, of whose content only this prefix was unpacked. At first it is empty.
     Partial(Fingerprint),
     /// It cannot be read, for this reason.
     Unreadable(String),
 }
 
-/// What is known of a source before the folder is scanned.
+/// The state of a source before the folder is scanned.
 #[derive(Debug, Clone, Default)]
 pub struct KnownContents {
-    /// The contents, oldest first. None: the source has not begun.
+    /// The contents, oldest first. Empty if the source has not begun.
     pub contents: Vec<Content>,
     /// When the source began, on the file system's clock (the input's last modification then).
     pub began: Option<i128>,
-    /// What an earlier scan told of the files beside the input.
+    /// The files beside the input, as an earlier scan recorded them.
     pub siblings: Siblings,
-    /// Open files that were the input, and that were no known content yet.
+    /// Open files that were the input before their content was known.
     pub unknown: Vec<Neighbour>,
 }
 
@@ -97,12 +97,12 @@ pub struct KnownContents {
 /// process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Siblings {
-    /// Those that are no contents of the input. `None`: never recorded (an older state file); ages
-    /// are compared instead.
+    /// Files that are no contents of the input. `None` if they were never recorded (an older state
+    /// file); then ages are compared instead.
     pub neighbours: Option<Vec<Neighbour>>,
-    /// What neighbours hold, or held before they were compressed.
+    /// The fingerprints of neighbours, also from before they were compressed.
     pub held: Vec<Held>,
-    /// Those that are to be sent, and were not yet.
+    /// Files that are still to be sent.
     pub pending: Vec<Neighbour>,
     /// Whether contents may have come and gone since all folders could last be listed: all others
     /// may be ours.
@@ -116,7 +116,8 @@ pub struct Neighbour {
     pub dev: u64,
     /// Its inode.
     pub ino: u64,
-    /// When it was created, if the file system tells: an inode's number is used again.
+    /// The time of its creation, if the file system records it. It tells files with a reused inode
+    /// number apart.
     pub created: Option<i128>,
 }
 
@@ -137,7 +138,8 @@ impl Neighbour {
     }
 }
 
-/// What a neighbour holds: a file with another inode that holds the same is its compressed copy.
+/// The fingerprint of a neighbour. A file with another inode and the same fingerprint is its
+/// compressed copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Held {
     /// The neighbour.
@@ -149,7 +151,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// `None`: it holds too little to recognise it, or cannot be read.
+    /// `None` if it is too short to be recognised, or cannot be read.
     fn of(file: &Sighting, limits: &Limits) -> Option<Self> {
         let Prefix::Whole(prints) = &file.prints else { return None };
         let neighbour = Neighbour::of(file);
@@ -157,53 +159,51 @@ impl Held {
     }
 }
 
-/// What is known of one content.
+/// One content of the source.
 #[derive(Debug, Clone, Default)]
 pub struct Content {
     /// Its file ID.
     pub file_id: u64,
-    /// The hashes of its first bytes, as far as it was read.
+    /// The hashes of its first bytes, as far as they were read.
     pub fingerprint: Fingerprint,
-    /// Length and hash of its head, when the fingerprint does not cover it (older manifests).
+    /// Length and hash of its head, if the fingerprint does not cover it (older manifests).
     pub head: Option<(u64, u64)>,
-    /// The file that held it when it was last seen.
+    /// The file that held it at the latest scan that found it.
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
-    /// The file that it is read from now, or was before the connection was lost. It may be another
-    /// one.
+    /// The file that it is read from now, or was before the connection was lost. It may differ.
     pub open: Option<Neighbour>,
-    /// The path of that file, links resolved; empty when not known. The driver looks in its folder,
-    /// too.
+    /// The path of that file with links resolved; empty if unknown. The driver also scans its
+    /// folder.
     pub path: String,
-    /// Up to where it was sent.
+    /// The offset up to which it was sent.
     pub frontier: u64,
     /// A checksum of the bytes before the frontier, or before a position that was sent once.
     pub tail: Option<TailChecksum>,
-    /// The largest length that it was seen with.
+    /// The largest length that any scan saw.
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
-    /// Whether it has not been left yet, although a later content has begun: other partitions are
+    /// Whether it is still being sent although a later content has begun: other partitions are
     /// ahead, or late lines of it are being sent.
     pub is_owed: bool,
 }
 
-/// Bounds of the file side, smaller in simulations.
+/// Bounds of file identification, smaller in simulations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From this many equal bytes on, two files are taken for the same content by their bytes
-    /// alone. Fewer may be a header that many files begin with.
+    /// Two files with this many equal bytes count as the same content by their bytes alone. Fewer
+    /// bytes may be a header that many files begin with.
     pub distinct: u64,
-    /// How long a file must have kept its length to count as rolled back: an unfinished copy
-    /// is a beginning, too.
+    /// How long a file must have kept its length to count as rolled back. An unfinished copy is a
+    /// prefix of its original, too.
     pub stands: Duration,
-    /// How long an unknown rotated file that was seen changing must have kept its state before it
-    /// is sent.
+    /// How long an unknown rotated file must be unchanged before it is sent.
     pub quiet: Duration,
-    /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
+    /// How many bytes of a compressed file are unpacked to decide whether to unpack the rest.
     pub first_scan: u64,
-    /// A longer unfinished line is not sent a second time to begin at its beginning.
+    /// A longer unfinished line is not sent again from its beginning.
     pub long_line: u64,
 }
 
@@ -219,8 +219,8 @@ impl Default for Limits {
     }
 }
 
-/// What was seen before, in the life of a process. It is lost with the process, which then decides
-/// with less.
+/// Observations of earlier scans by this process. They are lost with the process; the next one
+/// decides without them.
 #[derive(Debug, Clone, Default)]
 pub struct ScanHistory {
     limits: Limits,
@@ -228,15 +228,15 @@ pub struct ScanHistory {
     truncated: BTreeSet<u64>,
     /// Contents that were seen rotated away.
     rotated: BTreeSet<u64>,
-    /// The input was a beginning of a content.
+    /// Whether the input was a prefix of a content.
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the previous scan.
     input: Option<(Neighbour, Option<u64>)>,
-    /// What the inputs that were seen while the source had not begun were like.
+    /// The inputs of scans before the source began.
     unsent: Vec<Fingerprint>,
     /// Whether there was a previous scan.
     has_scanned: bool,
-    /// Whether rotation gives the newest file the smallest index, as the names have told.
+    /// Whether rotation gives the newest file the smallest index, according to the names so far.
     newest_first: Option<bool>,
     /// The indices in the names of files.
     indices: BTreeMap<Neighbour, u32>,
@@ -254,12 +254,12 @@ struct Beginning {
     until: Duration,
 }
 
-/// What is known of a rotated file that is no known content and no neighbour.
+/// The state of a rotated file that is neither a known content nor a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pending {
-    /// It is to be sent next, or as soon as it can be read.
+    /// It is sent next, or as soon as it can be read.
     Ready,
-    /// It is a beginning of another file: perhaps an unfinished copy.
+    /// It is a prefix of another file, perhaps an unfinished copy.
     Copy,
     /// It was last seen changing at this moment.
     Written(Duration),
@@ -276,13 +276,13 @@ impl ScanHistory {
         self.input.iter().map(|(file, _)| file).chain(self.pending.keys()).map(|file| file.ino)
     }
 
-    /// A history that has seen nothing.
+    /// The history before the first scan.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// The length to which a content was rolled back: what is behind it now was appended.
+    /// The length to which a content was rolled back. Bytes after it were appended since.
     fn rolled_back(&self, file_id: u64) -> Option<u64> {
         let stood = |b: &Beginning| b.file_id == file_id && b.until.saturating_sub(b.since) >= self.limits.stands;
         self.beginning.filter(stood).map(|b| b.len)
@@ -337,30 +337,30 @@ impl ScanHistory {
     }
 }
 
-/// A file that was found for something.
+/// A file that holds a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The sighting's key.
     pub key: usize,
-    /// What it is.
+    /// Its content, or its relation to one.
     pub relation: Relation,
     /// How long it is.
     pub len: u64,
 }
 
-/// What a file is.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// This content: everything that was sent of it, and perhaps more.
+    /// This content, with everything that was sent of it and perhaps more.
     Whole(u64),
-    /// The beginning of this content: there is nothing to send.
+    /// A prefix of this content: there is nothing to send.
     Shorter(u64),
     /// This content, edited before its frontier without changing a length. Continue there.
     Edited(u64),
     /// A content of its own whose bytes before `start` were sent as those of `from`: the file
     /// shrank, was rolled back or edited, and grew. Begin a new content at `start`.
     Derived {
-        /// The file ID of the content that it was made of.
+        /// The file ID of the content from which it was made.
         from: u64,
         /// Where the new bytes begin; a line begins there when possible.
         start: u64,
@@ -370,7 +370,7 @@ pub enum Relation {
 }
 
 impl Relation {
-    /// The content that it is, if it is a known one.
+    /// Its content, if that is known.
     #[must_use]
     pub const fn file_id(self) -> Option<u64> {
         match self {
@@ -380,13 +380,13 @@ impl Relation {
     }
 }
 
-/// What is at the input's path.
+/// The file at the input's path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Current {
     /// Nothing.
     #[default]
     Missing,
-    /// Something that cannot be read, for this reason.
+    /// A file that cannot be read, with the reason.
     Unreadable(String),
     /// This file.
     Found(Found),
@@ -403,41 +403,43 @@ impl Current {
     }
 }
 
-/// Which file is which content.
+/// The result of [`resolve`]: which file holds which content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identified {
-    /// What is at the input's path.
+    /// The file at the input's path.
     pub current: Current,
     /// The files that hold a known content, the best first: those with everything that was sent
     /// before shorter ones, the original before copies.
     pub holders: BTreeMap<u64, Vec<Found>>,
     /// Contents that were rotated away.
     pub rotated: Vec<u64>,
-    /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
+    /// Contents whose file exists and cannot be read, with the reason. The reader waits for them.
     pub blocked: BTreeMap<u64, String>,
-    /// Whether rotation gives the newest file the smallest index, as far as the names tell.
+    /// Whether rotation gives the newest file the smallest index; `None` if the names do not show
+    /// it.
     pub newest_first: Option<bool>,
-    /// Whether some folder could not be listed: what is missing may be there.
+    /// Whether some folder could not be listed. Missing files may be in it.
     pub unlisted: bool,
-    /// Contents that came and went unseen: rotated files that are no known content, oldest first.
+    /// Contents that were created and rotated away between two scans: rotated files without a known
+    /// content, oldest first.
     pub unseen: Vec<Found>,
-    /// All siblings that are not ours now. `None`: they were never recorded, and not all can be
-    /// listed now.
+    /// All siblings that do not belong to the source. `None` if they were never recorded, and not
+    /// all folders can be listed now.
     pub neighbours: Option<Vec<Neighbour>>,
-    /// What neighbours hold, or held.
+    /// The fingerprints of neighbours, present and past.
     pub held: Vec<Held>,
     /// Whether contents may have come and gone that could not be listed.
     pub missed: bool,
-    /// What to report, each once.
+    /// The notices to report, each once.
     pub notices: Vec<Notice>,
     /// The rotated files that are no known content and no neighbours: those in `unseen`, and those
     /// that must be scanned again.
     pub pending: BTreeMap<Neighbour, Pending>,
-    /// What to find out before this is final. Empty: it is final.
+    /// Questions whose answers may change this result. If empty, the result is final.
     pub questions: Vec<Question>,
 }
 
-/// A read that would decide something.
+/// A read whose result decides what a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// Unpack a compressed file up to this offset (or to its end, when that comes first), and
@@ -468,11 +470,12 @@ pub enum Question {
 /// The answer to [`Question::Compare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
-    /// Up to where the bytes are the same, when the old bytes could still be read.
+    /// The offset up to which the bytes are equal, if the old bytes could still be read.
     pub same_until: Option<u64>,
-    /// Where the line begins that has the byte at `same_until`, or else at the question's `from`.
+    /// The start of the line that contains the byte at `same_until`, or else at the question's
+    /// `from`.
     pub line_start: u64,
-    /// Where the last bytes that were sent end in this file, if they are in it.
+    /// The offset after the last sent bytes in this file, if it contains them.
     pub tail_at: Option<u64>,
 }
 
@@ -485,7 +488,7 @@ impl Identified {
     }
 }
 
-/// Something that a user should know. Report each once.
+/// A finding that the user should know. Report each once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// A file that may matter cannot be read.
@@ -597,14 +600,14 @@ pub fn probes(known: &KnownContents, prints: &Fingerprint) -> Vec<Span> {
     spans
 }
 
-/// How many contents a file is compared with in detail at most.
+/// The maximum number of contents with which a file is compared in detail.
 const COMPARISONS: usize = 4;
 
-/// How often [`resolve`] asks at most; a file that changes all the time changes the answers.
+/// The maximum number of rounds of questions; a file that keeps changing changes the answers.
 const ROUNDS: usize = 16;
 
-/// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the
-/// result into the snapshot. `now` is the time since any moment, on a clock that never goes back.
+/// Determines which file holds which content. `answer` performs the read that a [`Question`]
+/// describes, and stores the result in the snapshot. `now` is a time on a monotonic clock.
 pub fn resolve(
     snapshot: &mut Snapshot,
     known: &KnownContents,
@@ -630,7 +633,7 @@ pub fn resolve(
     identified
 }
 
-/// Tells which file is which content, as far as that can be said without the answers to its
+/// Determines which file holds which content, as far as possible without the answers to its
 /// questions. Most callers want [`resolve`].
 #[must_use]
 pub fn identify(snapshot: &Snapshot, known: &KnownContents, history: &ScanHistory) -> Identified {
@@ -640,19 +643,20 @@ pub fn identify(snapshot: &Snapshot, known: &KnownContents, history: &ScanHistor
 /// How the bytes of a file compare with what is known of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bytes {
-    /// Nothing can be said.
+    /// Unknown.
     Unknown,
-    /// They are all there.
+    /// The file has all known bytes of the content.
     Whole,
-    /// The file is a beginning of it; certainly up to `common`.
+    /// The file is a prefix of the content; the first `common` bytes are certain.
     Shorter { common: u64 },
-    /// They differ in places, and neither before nor at the end.
+    /// They differ in the middle; beginning and end are equal.
     Edited,
-    /// They differ: the same up to `common` at least, and different before `differs`.
+    /// They differ: at least the first `common` bytes are equal, and a byte before `differs` is
+    /// not.
     Apart { common: u64, differs: u64 },
 }
 
-/// What a file beside the input is to a known content.
+/// The relation of a file beside the input to a known content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     /// It was changed after it was sent.
@@ -663,20 +667,20 @@ enum Role {
 }
 
 impl Content {
-    /// Up to where its bytes are known.
+    /// The offset up to which its bytes are known.
     fn end(&self) -> u64 {
         let tail = self.tail.as_ref().map_or(0, |tail| tail.end);
         let head = self.head.map_or(0, |(len, _)| len);
         self.frontier.max(tail).max(head).max(self.fingerprint.covered())
     }
 
-    /// Whether there may be bytes of it that were not sent.
+    /// Whether it may have bytes that were not sent.
     fn has_more(&self) -> bool {
         !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
-    /// Whether the fingerprints alone tell that a file is another content: they agree in little,
-    /// and part before the tail begins.
+    /// Whether the fingerprints alone show that a file is another content: few bytes are equal, and
+    /// they differ before the tail begins.
     fn is_apart(&self, agreement: &Agreement) -> bool {
         agreement.differs.is_some()
             && agreement.weight < agreement.compared / 4
@@ -711,8 +715,8 @@ impl Content {
             ends.filter(|end| Some(*end) > same_until).min()
         };
         let parted = tail.and_then(differ);
-        // The fingerprint may be of what another partition has read since, in a file that was
-        // edited. The tail is of what was sent.
+        // Another partition may have extended the fingerprint from a file that was edited since.
+        // The tail covers only bytes that were sent.
         agreement.common = match (tail, parted) {
             (Some(tail), Some(parted)) if agreement.common >= parted => same_until.unwrap_or(tail.span().start),
             _ => agreement.common,
@@ -738,7 +742,7 @@ impl Content {
     }
 }
 
-/// One decision over one snapshot.
+/// One decision, for one snapshot.
 struct Identification<'a> {
     known: &'a KnownContents,
     history: &'a ScanHistory,
@@ -761,7 +765,7 @@ impl<'a> Identification<'a> {
         all
     }
 
-    /// A file that is taken for a beginning of a content may have been one, and have grown since.
+    /// A file that was a prefix of a content may have grown since.
     fn compare_beginnings(&mut self) {
         for (nth, file) in self.files.iter().enumerate() {
             let Some((content, Role::Shorter)) = self.roles.get(nth).copied().flatten() else { continue };
@@ -798,17 +802,17 @@ impl<'a> Identification<'a> {
         self.out
     }
 
-    /// Whether contents can have come and gone: as long as the live content is where it was, none
-    /// can.
+    /// Whether contents may have come and gone between two scans. None can while the live content
+    /// is still in its file.
     fn has_moved(&self, current: Option<&Sighting>) -> bool {
         let before = self.history.input;
         let Some(live) = self.known.contents.last() else {
-            // The source has not begun; the input that it is to begin with may be gone.
+            // The source has not begun, and the input that would begin it may be gone.
             return before.is_some_and(|(before, _)| current.is_none_or(|current| !before.is(current)));
         };
         match self.out.current.found().map(|found| found.relation) {
             Some(Relation::Whole(id) | Relation::Edited(id)) => {
-                // A content that was found late is newer by its file ID only.
+                // A content that was found late has a newer file ID, but is older.
                 live.file_id != id && before.is_none_or(|(_, before)| before != Some(id))
             }
             _ => true,
@@ -822,13 +826,13 @@ impl<'a> Identification<'a> {
             && !self.known.contents.iter().any(|later| later.file_id > content.file_id && was_in(later, file))
     }
 
-    /// What a file beside the input is.
+    /// Identifies a file beside the input.
     fn role(&self, file: &'a Sighting) -> Option<(&'a Content, Role)> {
         if file.name_kind == NameKind::Input {
             return None;
         }
         let by_name = file.name_kind.is_rotated();
-        // A copy that was opened for the content, and deleted since.
+        // A copy that was opened to read the content, and was deleted since.
         let was_opened = |common| file.name_kind == NameKind::Unlinked && common >= self.history.limits.distinct;
         let roles = self.known.contents.iter().filter_map(|content| {
             let is_file = self.is_file_of(file, content);
@@ -842,8 +846,8 @@ impl<'a> Identification<'a> {
                     Role::Shorter
                 }
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                // One that has no more than a header in common was written again before it was
-                // rotated, and a longer one appended to.
+                // If only a header is equal, the file was rewritten before it was rotated; if more
+                // is equal, it was appended to.
                 Bytes::Apart { common, .. }
                     if content.finished
                         && is_file
@@ -862,21 +866,21 @@ impl<'a> Identification<'a> {
         best.map(|(content, role, _)| (content, role))
     }
 
-    /// Whether a rotated copy of a content is there: then its own file, if it holds something else,
-    /// was truncated and holds a later content.
+    /// Whether a rotated copy of a content exists. If so, and its original file holds something
+    /// else, that file was truncated and holds a later content.
     fn was_copied(&self, file: &Sighting, content: &Content) -> bool {
         let is_copy = |other: &Sighting| other.name_kind.is_rotated() && content.compare(other) == Bytes::Whole;
         self.files.iter().any(|other| other.key != file.key && is_copy(other))
     }
 
-    /// Whether a file beside the input, which has all known bytes of a content, is a copy of it. It
-    /// is not when it is a content of its own that begins alike.
+    /// Whether a file beside the input that has all known bytes of a content is a copy of it,
+    /// rather than another content with the same first bytes.
     fn is_copy(&self, file: &Sighting, content: &Content) -> bool {
         let is_original = |other: &&Sighting| {
             self.is_file_of(other, content) && matches!(content.compare(other), Bytes::Whole | Bytes::Edited)
         };
         match self.files.iter().find(is_original) {
-            // A copy has no more than its original, as long as that has a name.
+            // A copy is not longer than its original while the original has a name.
             Some(original) if original.name_kind != NameKind::Unlinked => file.len <= original.len,
             _ if content.end() >= self.history.limits.distinct => true,
             Some(original) => file.len <= original.len,
@@ -910,7 +914,7 @@ impl<'a> Identification<'a> {
         found.map(|(file, _)| file)
     }
 
-    /// What the file at the input's path is.
+    /// Identifies the file at the input's path.
     fn current(&mut self, file: &'a Sighting) -> Relation {
         let mut best: Option<(u64, &Content, Role)> = None;
         let mut rejected = 0;
@@ -961,8 +965,8 @@ impl<'a> Identification<'a> {
         relation
     }
 
-    /// Whether the input, which has all known bytes of a content, is that content. It is not when
-    /// it is a new file that begins with the same bytes.
+    /// Whether an input that has all known bytes of a content is that content, rather than a new
+    /// file with the same first bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
         let distinct = content.end() >= self.history.limits.distinct;
         // A copy that lacks bytes of the input is unfinished.
@@ -975,7 +979,7 @@ impl<'a> Identification<'a> {
         if elsewhere.peek().is_none() {
             return distinct || !content.finished && !self.history.rotated.contains(&content.file_id);
         }
-        // The content was found in a copy of the input, which is older than that.
+        // The content was found in a copy of the input; the input is older than the copy.
         let is_older = content.created.zip(file.created).is_some_and(|(copy, original)| original < copy);
         if distinct && is_older {
             return true;
@@ -990,7 +994,7 @@ impl<'a> Identification<'a> {
         enough && self.elsewhere(content).next().is_none()
     }
 
-    /// What a file is that is no known content: one that was made of a known one, or a new one.
+    /// Identifies a file without a known content: it was made from a known content, or is new.
     fn own(&mut self, file: &'a Sighting) -> Relation {
         let input = file.name_kind == NameKind::Input;
         let apart = self.known.contents.iter().filter_map(|content| {
@@ -1009,15 +1013,15 @@ impl<'a> Identification<'a> {
         Relation::New
     }
 
-    /// Where the new bytes begin in a file that was made from a content by cutting, rolling back or
-    /// editing. `None`: it was not, or must be compared first.
+    /// The start of the new bytes in a file that was made from a content by cutting, rolling back
+    /// or editing it. `None` if it was not, or must be compared first.
     fn made_from(&mut self, file: &'a Sighting, content: &'a Content) -> Option<u64> {
         let (common, differs, beginning) = match content.compare(file) {
             Bytes::Apart { common, differs } => (common, differs, false),
             Bytes::Shorter { common } => (common, file.len, true),
             _ => return None,
         };
-        // It was seen when nothing was appended yet.
+        // A scan saw it before anything was appended.
         let rolled_back = self.history.rolled_back(content.file_id);
         let rolled_back =
             rolled_back.filter(|len| file.name_kind == NameKind::Input && (common..differs).contains(len));
@@ -1035,7 +1039,7 @@ impl<'a> Identification<'a> {
         };
         let line = if same.saturating_sub(line_start) > self.history.limits.long_line { same } else { line_start };
         let (end, half) = (content.end(), content.end() / 2);
-        // A file that was written again in place may begin with the same header, however long.
+        // A file that was rewritten in place may begin with the same header, however long.
         let few = end.saturating_sub(same) <= self.history.limits.distinct.min(end / 16);
         let alike = if was_in(content, file) { few } else { same >= half };
         let much = same >= self.history.limits.distinct && (alike || rolled_back.is_some());
@@ -1059,7 +1063,7 @@ impl<'a> Identification<'a> {
         self.out.questions.push(question);
     }
 
-    /// Fills in who holds what.
+    /// Records which files hold which contents.
     fn hold(&mut self) {
         let mut holders = Vec::new();
         let current = self.out.current.found().map(|found| found.relation);
@@ -1094,7 +1098,7 @@ impl<'a> Identification<'a> {
                 NameKind::Backup | NameKind::Unlinked | NameKind::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
-            // Of several that have no more than the same header, the oldest comes next.
+            // Of several files with only a common header, the oldest is next.
             holders.push((id, (best, rank == 3, is_file, rank, std::cmp::Reverse(file.modified)), found));
         }
         holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
@@ -1105,8 +1109,7 @@ impl<'a> Identification<'a> {
         blocked.retain(|id, _| !holders.contains_key(id));
     }
 
-    /// A file that cannot be read may be one that is needed: which contents it holds, and what to
-    /// report.
+    /// Determines which contents an unreadable file may hold, and reports it.
     fn not_readable(&self, file: &Sighting) -> (Vec<(u64, String)>, Option<Notice>) {
         let Prefix::Unreadable(why) = &file.prints else { return (Vec::new(), None) };
         let blocks = self.known.contents.iter().filter(|content| self.is_file_of(file, content));
@@ -1117,7 +1120,7 @@ impl<'a> Identification<'a> {
         (blocks, notice)
     }
 
-    /// Fills in the contents that came and went unseen, and the neighbours.
+    /// Records the neighbours, and the contents that came and went between two scans.
     fn unseen(&mut self, current: Option<&Sighting>, moved: bool) {
         let files = self.files.iter().zip(&self.roles);
         let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file)).map(|(file, _)| file);
@@ -1127,7 +1130,7 @@ impl<'a> Identification<'a> {
         sort(&mut ours, self.out.newest_first.or(self.history.newest_first));
         sort(&mut others, None);
         if self.out.unlisted {
-            // What cannot be listed is not gone.
+            // A file in a folder that cannot be listed may still exist.
             self.out.pending.clone_from(&self.history.pending);
         }
         for file in &ours {
@@ -1153,7 +1156,7 @@ impl<'a> Identification<'a> {
                     if let Some(bytes) = alike.max().filter(|_| relation == Relation::New) {
                         self.out.notices.push(Notice::SameBeginning { path: file.path.clone(), bytes });
                     }
-                    // One that ends where a known content does has nothing else.
+                    // A file that ends where a known content ends has no other bytes.
                     if !matches!(relation, Relation::Derived { start, .. } if start >= file.len) {
                         self.out.unseen.push(Found { key: file.key, relation, len: file.len });
                     }
@@ -1169,8 +1172,8 @@ impl<'a> Identification<'a> {
             let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
-        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
-        // Only before the source begins, one that was empty may turn out to be a copy of the input.
+        // A neighbour remains one while it exists, however its contents change. Before the source
+        // begins, an empty neighbour may turn out to be a copy of the input.
         let known = self.known.siblings.neighbours.iter().flatten().copied();
         let (unlisted, begins) = (self.out.unlisted, self.known.contents.is_empty());
         let is_copy = |file: &Sighting| begins && file.len > 0 && self.is_copied(file, current, &[]);
@@ -1179,8 +1182,8 @@ impl<'a> Identification<'a> {
             found.map_or(unlisted, |file| !is_copy(file))
         };
         let known = known.filter(|neighbour| is_there(neighbour));
-        // What an empty file is to hold cannot be told yet, nor whether a copy of the input will be
-        // all that is left of it.
+        // An empty file has no contents to identify yet, and a copy may become all that is left of
+        // the input.
         let is_decided =
             |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
@@ -1198,7 +1201,7 @@ impl<'a> Identification<'a> {
     /// Whether rotation gives the newest file the smallest index, as far as the names of known
     /// contents and of unseen ones, which are newer, tell.
     fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
-        // A header alone may be one of any content.
+        // Any content may begin with a header.
         let is_certain = |file: &Sighting, content: &Content, role: Role| {
             role >= Role::Edited && (content.end() >= self.history.limits.distinct || self.is_file_of(file, content))
         };
@@ -1233,10 +1236,10 @@ impl<'a> Identification<'a> {
         file.was_input || self.known.unknown.iter().any(|open| open.is(file))
     }
 
-    /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
-    /// input was where it was.
+    /// Whether a candidate is not a neighbour. Neighbours are recorded, or appear while the input
+    /// stays in place.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
-        // It was the input: a link there led to it, or it was renamed in an unusual way.
+        // It was the input: a link led to it, or it was renamed in an unusual way.
         if self.was_input(file) || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
@@ -1263,17 +1266,17 @@ impl<'a> Identification<'a> {
         matches!(file.name_kind, NameKind::Compressed(_)) && !self.history.pending.is_empty()
     }
 
-    /// Whether a candidate that is beside the live content may have been there before that: it
-    /// could not be listed then, or nothing was recorded, and ages tell.
+    /// Whether a candidate may be older than the live content: its folder could not be listed then,
+    /// or nothing was recorded and the ages decide.
     fn was_missed(&self, file: &Sighting) -> bool {
         let is_older = |live: &Content| live.created.zip(file.created).is_some_and(|(live, other)| other < live);
         let Siblings { neighbours, missed, .. } = &self.known.siblings;
         *missed || neighbours.is_none() && self.known.contents.last().is_some_and(is_older)
     }
 
-    /// When an unknown file was changing, if that was a short while ago. One that was the input
-    /// before changed while it was that, and a copy is complete when it is a copy no more: then the
-    /// original was truncated. A compressed file that can be read to its end is complete.
+    /// The time of the latest change of an unknown file, if it is recent. A former input does not
+    /// count: it changed while it was the input. A copy is complete once its original was
+    /// truncated, and a compressed file once it can be read to its end.
     fn last_written(&self, file: &Sighting) -> Option<Duration> {
         let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
         let last = match self.history.pending(file) {
@@ -1287,15 +1290,15 @@ impl<'a> Identification<'a> {
         last.filter(|last| self.history.now.saturating_sub(*last) < self.history.limits.quiet)
     }
 
-    /// Whether a file that is no known content is a beginning of the input or of another such file:
-    /// its copy, which may be unfinished.
+    /// Whether a file without a known content is a prefix of the input or of another such file: a
+    /// copy of it, perhaps unfinished.
     fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
         let Prefix::Whole(prints) = &file.prints else { return false };
         let is_copy_of = |other: &Sighting| {
             let Prefix::Whole(of) = &other.prints else { return false };
-            // A header that was rotated alone is older than the file that begins with it.
+            // A file with only a header was rotated before the file that begins with this header.
             let is_younger = file.created.zip(other.created).is_some_and(|(copy, original)| copy > original);
-            // What is open since it was the input is an original, too.
+            // A former input that is still open is an original, too.
             let kinds = [NameKind::Unlinked, NameKind::Input];
             let rank = |file: &Sighting| (file.len, kinds.iter().position(|kind| *kind == file.name_kind), file.key);
             rank(other) > rank(file)
@@ -1305,7 +1308,7 @@ impl<'a> Identification<'a> {
         others.iter().copied().chain(current).any(is_copy_of)
     }
 
-    /// Whether a sibling that is no known content is none of a source that has begun.
+    /// Whether a sibling without a known content does not belong to a source that has begun.
     fn is_neighbour(&self, file: &Sighting) -> bool {
         if self.was_neighbour(file) {
             return true;
@@ -1315,7 +1318,8 @@ impl<'a> Identification<'a> {
             Some(known) if known.len() < NEIGHBOURS => return false,
             _ => {}
         }
-        // Not all were recorded: a file that is older than the source, or than its first content.
+        // Not all were recorded. A file that is older than the source, or than its first content,
+        // does not belong to it.
         let born = file.created.unwrap_or(file.modified).min(file.modified);
         let first = self.known.contents.first().and_then(|content| content.created);
         self.known.began.is_some_and(|began| born < began)
@@ -1348,26 +1352,27 @@ impl<'a> Identification<'a> {
     }
 }
 
-/// Whether a content was once in this file, whatever it holds now.
+/// Whether a content was once in this file, regardless of its present contents.
 fn was_in(content: &Content, file: &Sighting) -> bool {
     let begun = content.inode.map(|Inode { dev, ino }| Neighbour { dev, ino, created: content.created });
     begun.iter().chain(&content.open).any(|known| known.is(file))
 }
 
-/// Whether a file begins with the first bytes of a content. Beside the live content, one that is no
-/// copy of it is a copy of one that was truncated since: both have the same header, and only that
-/// was sent.
+/// Whether a file begins with the first bytes of a content. If a file beside the live content does
+/// so and is not a copy of it, it is a copy of a content that was truncated since: both have the
+/// same header, and only the header was sent.
 fn begins_like(file: &Sighting, content: &Content) -> bool {
     matches!(content.compare(file), Bytes::Whole | Bytes::Apart { common: 1.., .. })
 }
 
-/// Up to where a file has the bytes of a content that it was compared with, when others follow.
+/// The offset up to which a file has the bytes of the content that it was compared with, if other
+/// bytes follow.
 fn parted(file: &Sighting, content: &Content) -> Option<u64> {
     file.compared.get(&content.file_id)?.same_until.filter(|&same| same < file.len)
 }
 
-/// Whether a file that differs from a content was made of it by an edit: it ends with what was sent
-/// last.
+/// Whether a file that differs from a content is an edited version of it: it ends with the last
+/// bytes that were sent.
 fn made_of(file: &Sighting, content: &Content) -> bool {
     let tail_at = file.compared.get(&content.file_id).and_then(|compared| compared.tail_at);
     tail_at.is_some_and(|at| at >= content.end() / 2 && at == file.len)
@@ -1384,10 +1389,10 @@ fn index_of(file: &Sighting) -> Option<u32> {
     if let Some(RotationOrder::Index(index)) = order_of(file) { Some(*index) } else { None }
 }
 
-/// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index,
-/// some the largest; when it is not known which (`newest_first`), they are sorted by when they were
-/// last written to, if that agrees with the order of their names. When the names disagree, a clock
-/// was set: then the largest index is the oldest, as logrotate has it.
+/// Sorts rotated files, oldest first. Some programs give the newest file the smallest index, some
+/// the largest (`newest_first`, if known). If unknown, the files are sorted by the time of their
+/// last write, provided that it agrees with the order of their names. If it does not, a clock was
+/// changed, and the largest index counts as the oldest, as with logrotate.
 fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     files.sort_by_key(|file| file.modified);
     let date =

@@ -45,7 +45,7 @@ pub struct LineReader<F> {
     file: F,
     buffer: ReadBuffer,
     splitter: Splitter,
-    /// What is known about the bytes after the buffer.
+    /// Whether bytes follow the buffer, as far as known.
     available: Availability,
     /// Whether to return a last line without a newline.
     flush: bool,

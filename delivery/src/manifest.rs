@@ -255,7 +255,7 @@ pub struct Manifest {
 pub struct RecordError {
     /// The name of the field.
     pub field: String,
-    /// What is wrong with its value.
+    /// Why its value is wrong.
     pub why: String,
 }
 

@@ -11,7 +11,7 @@ use crate::source_name::SourceName;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// What can be asked about the files.
+/// Queries about the files.
 pub trait Tree {
     /// The file that a path leads to, through links; `None` if there is none.
     fn file(&self, path: &Path) -> Option<FileId>;
@@ -21,7 +21,7 @@ pub trait Tree {
     fn head(&self, path: &Path, len: u64) -> Option<u64>;
 }
 
-/// What identifies a file.
+/// The identity of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     /// Its device and inode.
@@ -30,7 +30,7 @@ pub struct FileId {
     pub created: Option<i64>,
 }
 
-/// What follows from a look at the files.
+/// The decisions after a scan of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// A new source, with the next number.
@@ -125,7 +125,7 @@ impl Sources {
         source
     }
 
-    /// What a source's record says of the files that it was read from.
+    /// The files of a source, according to its record.
     pub fn know(&mut self, source: usize, manifest: &Manifest) {
         let Some(known) = self.list.get_mut(source) else { return };
         if manifest.contents().next().is_none() {
@@ -240,8 +240,8 @@ impl Sources {
         let known = self.files.get(&file.inode.ino)?;
         let known = || known.iter().filter(|known| known.may_be(file));
         let is_likely = known().any(|known| Some(known.source) == likely);
-        // Another name of what is at a source's own path is the same file, also when it was
-        // truncated.
+        // A second name of the file at a source's own path is the same file, even after a
+        // truncation.
         let is_own = |known: &&KnownFile| self.path(known.source).and_then(|own| tree.file(own)) == Some(file);
         let has_head = |known: &&KnownFile| tree.head(path, known.head_len) == Some(known.head_hash);
         let proved = || known().find(|known| is_own(known) || has_head(known));

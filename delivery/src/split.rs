@@ -19,7 +19,7 @@ pub enum Framing {
 /// The target size of a chunk in bytes: 64 KiB. A longer line makes a larger chunk.
 pub const CHUNK: usize = 64 << 10;
 
-/// What is known about the bytes after the given ones.
+/// Whether bytes follow the given ones, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Availability {
     /// More bytes can be read: an entry may wait until it is full.

@@ -17,7 +17,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 struct File {
     bytes: Vec<u8>,
-    /// What a compressed file unpacks to.
+    /// The content of a compressed file.
     packed: Option<Vec<u8>>,
     modified: i128,
     created: i128,
@@ -39,7 +39,7 @@ struct World {
     // The reader.
     known: KnownContents,
     next_id: u64,
-    /// What the reader sent, in order.
+    /// The sent bytes, in order.
     sent: Vec<u8>,
     /// The bytes of contents that the reader holds open, by file ID.
     open: BTreeMap<u64, u64>,
@@ -268,7 +268,7 @@ impl World {
         self.send(found, id, start);
     }
 
-    /// What the producing side does with the answer.
+    /// The producer's reaction to the answer.
     fn scan(&mut self) -> Identified {
         let identified = self.identify();
         // What is left of known contents, oldest first.
@@ -1437,7 +1437,7 @@ fn a_replica_in_the_folder_is_not_needed_while_the_input_is_there() {
     world.assert_sent(b"first\nsecond\n");
 }
 
-/// What programs and administrators do in the folder.
+/// Actions of programs and administrators in the folder.
 #[derive(Debug, Clone, Copy)]
 enum Operation {
     /// The application appends lines.
@@ -1502,7 +1502,7 @@ impl Story {
         lines
     }
 
-    /// What a new file of the application begins with.
+    /// The first bytes of a new file of the application.
     fn first(&mut self, count: u8) -> Vec<u8> {
         self.expected.extend(&self.header);
         [self.header.clone(), self.lines(count)].concat()

@@ -26,7 +26,7 @@ use std::time::Duration;
 struct Folder {
     /// The answer to the scan with this number.
     scan: fn(usize) -> Identified,
-    /// What its second file holds.
+    /// The content of its second file.
     second: &'static [u8],
     asked: Rc<RefCell<Vec<KnownContents>>>,
     stored: Rc<RefCell<Siblings>>,
@@ -49,7 +49,7 @@ impl Folder {
         Self { second, ..Self::new(scan) }
     }
 
-    /// What it was asked last.
+    /// The last question.
     fn known(&self) -> KnownContents {
         self.asked.borrow().last().unwrap().clone()
     }

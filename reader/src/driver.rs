@@ -77,7 +77,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     }
 }
 
-/// What the partitions of a source have in common.
+/// State that the partitions of a source share.
 struct Shared {
     args: ReaderArgs,
     input: PathBuf,
@@ -148,7 +148,7 @@ impl Shared {
     }
 }
 
-/// What a producer is made of.
+/// The settings and the folder of a producer.
 pub(crate) fn producer_parts(
     args: &ReaderArgs,
     input: &Path,
@@ -243,7 +243,7 @@ fn show_size(input: &Path, position: Option<u64>, totals: &Totals) {
     totals.input_size(size.filter(|size| position.is_none_or(|position| position <= *size)));
 }
 
-/// What the next attempt runs on.
+/// The connection of the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     /// The same connection.

@@ -105,7 +105,7 @@ const SMALL_ENTRIES: usize = 16;
 /// The same in bytes: 16 KiB.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// What a connection can be used for.
+/// The features that a connection supports.
 #[derive(Clone, Debug)]
 pub(crate) struct Abilities {
     fence: Fence,
@@ -142,7 +142,7 @@ impl Abilities {
 }
 
 impl Abilities {
-    /// What is sent next goes out as a transaction.
+    /// The next batch is sent as a transaction.
     pub(crate) fn bar_script(&mut self) {
         self.script = None;
     }
@@ -255,7 +255,7 @@ impl Small {
     }
 }
 
-/// What Redis answers to the questions of an [`Expected`].
+/// The state of Redis to compare with an [`Expected`].
 #[derive(Debug)]
 pub(crate) struct Answers {
     fields: Frame,

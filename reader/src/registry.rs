@@ -39,7 +39,7 @@ pub(crate) struct Registry {
     asked: Notify,
     /// Whether Redis has answered since startup.
     has_answered: Cell<bool>,
-    /// What the partitions of this process know about the contents.
+    /// Contents that the partitions of this process know.
     pub(crate) seen: RefCell<ObservedContents>,
 }
 

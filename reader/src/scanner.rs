@@ -60,7 +60,7 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// their inodes; without those that are inputs of other sources.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>>;
 
     /// Whether the file at the input's path is this source's own.

@@ -22,7 +22,7 @@ struct Reported {
     is_known: bool,
 }
 
-/// What the reports of many sources add up to.
+/// The sums over many sources.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     position: u64,

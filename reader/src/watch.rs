@@ -56,8 +56,8 @@ impl Events {
         let mut watched = self.0.watched.borrow_mut();
         match inotify::add_watch(inotify, path, flags) {
             Ok(added) => {
-                // Another file may have been there when it was watched before. The same file has
-                // the same watch, under all its names.
+                // The path may have led to another file when it was watched before. The same file
+                // has the same watch, under all its names.
                 let former = watched.extract_if(.., |(of, _)| of == path).map(|(_, watch)| watch).next();
                 watched.push((path.to_owned(), added));
                 if let Some(former) = former.filter(|former| watched.iter().all(|(_, watch)| watch != former)) {

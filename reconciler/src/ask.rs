@@ -38,7 +38,7 @@ impl std::fmt::Display for Seed {
     }
 }
 
-/// The nodes, and how to get in.
+/// The addresses of the nodes, and the credentials for them.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     seeds: Vec<(Seed, Config)>,

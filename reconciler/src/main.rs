@@ -118,7 +118,7 @@ async fn rounds(args: &Args) -> Result<(), String> {
     }
 }
 
-/// What the probes look at.
+/// The state that the probes report.
 fn record(state: &Path, is_complete: bool) -> Result<(), String> {
     let complete = state.join("complete");
     let done = std::fs::write(state.join("alive"), "").and_then(|()| {

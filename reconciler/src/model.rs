@@ -2,9 +2,9 @@
 //! lose their volumes at random: from every such state the planner must lead to a complete cluster,
 //! and never give up data that still exists.
 //!
-//! The model has what makes repairs hard: what a node knows is its own and may be old, gossip
-//! corrects an address without pointing the replica at it, a replica that has started without its
-//! master is not elected, and without a majority of the masters nobody is.
+//! The model includes what makes repairs hard. Each node has its own view, which may be stale.
+//! Gossip corrects an address without pointing the replica at it. A replica that started without
+//! its master is never elected, and no replica is elected without a majority of the masters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

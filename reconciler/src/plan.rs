@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::view::{Line, Report, SLOTS, Source, View};
 
-/// What the cluster is to be.
+/// The desired state of the cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Goal {
     /// How many masters there are to be; all other nodes are replicas.
@@ -206,7 +206,7 @@ fn nodes(views: &[View]) -> Vec<Node<'_>> {
         .collect()
 }
 
-/// Step 1: of every two nodes each must know the other by its present address.
+/// Step 1: every two nodes must know each other's present addresses.
 fn introduce(nodes: &[Node<'_>], waits: &mut Vec<String>) -> Vec<Act> {
     let mut acts = Vec::new();
     for (nth, one) in nodes.iter().enumerate() {
@@ -301,7 +301,7 @@ fn assign(nodes: &[Node<'_>], ranges: &[RangeInclusive<u16>]) -> Vec<Act> {
     acts
 }
 
-/// What is left of a range without others, which are sorted.
+/// A range without the given ranges, which are sorted.
 fn without(range: &RangeInclusive<u16>, others: &[&RangeInclusive<u16>]) -> Vec<RangeInclusive<u16>> {
     let (mut left, mut next) = (Vec::new(), Some(*range.start()));
     for other in others {
@@ -370,7 +370,7 @@ fn spread(nodes: &[Node<'_>]) -> Vec<Act> {
     vec![pairs[one].0.replicates(pairs[other].1.id()), pairs[other].0.replicates(pairs[one].1.id())]
 }
 
-/// What is still missing when there is nothing to do.
+/// Conditions that are still missing although there is no action to take.
 fn incomplete(nodes: &[Node<'_>], masters: usize) -> Vec<String> {
     let mut waits = Vec::new();
     let count = nodes.iter().filter(|node| node.is_master()).count();

@@ -186,8 +186,8 @@ impl Health {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
     }
 
-    /// A clone that reports about one of many sources. The service is ready without its reports;
-    /// while a source fails, the service is not.
+    /// A clone that reports about one of many sources. The service may be ready before a source has
+    /// reported, but not while one fails.
     #[must_use]
     pub fn for_source(&self, nth: usize, name: &str) -> Self {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("source {name}: ").into() }
@@ -279,7 +279,7 @@ impl Health {
         self.inner.file.set(self.nth, Err(fault));
     }
 
-    /// What this clone has last reported about its file, unless the file is usable.
+    /// The last fault of its file that this clone reported; `None` if the file is usable.
     #[must_use]
     pub fn file_fault(&self) -> Option<String> {
         let state = self.inner.file.lock();

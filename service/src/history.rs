@@ -55,7 +55,7 @@ pub(crate) struct Sample {
 struct Inner {
     samples: VecDeque<Sample>,
     ticks: u64,
-    /// What remained according to the last summary.
+    /// The remaining work at the last summary.
     left: Option<Left>,
 }
 

@@ -102,14 +102,14 @@ pub struct Commands<'a> {
     pub commands: Vec<Cmd>,
 }
 
-/// What Redis said to commands that were tried.
+/// The replies of Redis to the commands that were tried.
 #[derive(Debug, Default)]
 struct Rights {
     /// Commands that the user may not run, each with what Redis said.
     forbidden: BTreeMap<String, String>,
     /// Another error.
     refused: Option<Error>,
-    /// What answers takes `MULTI` and begins no transaction.
+    /// The server accepts `MULTI` but begins no transaction.
     no_transactions: bool,
 }
 
@@ -154,7 +154,7 @@ impl Rights {
         }
     }
 
-    /// What the user may not do, and what to do about it; `None` if there is nothing.
+    /// The missing permissions, with advice; `None` if none is missing.
     fn lacking(&self) -> Option<(String, String)> {
         let why = self.forbidden.values().next()?;
         let names: Vec<&str> = self.forbidden.keys().map(String::as_str).collect();

@@ -37,7 +37,7 @@ pub struct About {
     pub series: Series,
 }
 
-/// What the work of a service gets.
+/// The parameters of a service's work.
 #[derive(Debug)]
 pub struct Context {
     /// When to stop.

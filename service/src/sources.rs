@@ -60,7 +60,7 @@ struct Listed {
     is_used: bool,
 }
 
-/// What of the list a page shows.
+/// The part of the list that a page shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Query<'a> {
     sort: &'a str,

@@ -89,9 +89,9 @@ pub struct Administrators {
     pub partitions: Vec<Keys>,
     /// The writers' group.
     pub group: Name,
-    /// What they do in this seed.
+    /// The actions that this seed allows.
     pub hazards: Hazards,
-    /// What they have done.
+    /// The actions so far.
     pub happened: Happened,
     /// Whether an older state of a stream alone was restored.
     pub is_stream_restored: bool,

@@ -39,7 +39,7 @@ struct Habits {
     /// Files are swapped, and moved to other folders.
     moves: bool,
     links: bool,
-    /// Files come to names that a pattern matches from others.
+    /// Files are renamed to names that a pattern matches.
     comes_in: bool,
     headers: bool,
 }
@@ -68,7 +68,7 @@ impl Tree {
         inode
     }
 
-    /// What comes next in a file is another content.
+    /// The next bytes of a file belong to another content.
     fn renew(&mut self, files: &mut FileSystem, inode: Inode, path: &str) {
         self.contents.push(Written::default());
         if let Some(file) = files.file_mut(inode) {

@@ -267,7 +267,7 @@ impl Simulation {
         }
         let several = self.writers.len() > 1;
         if several && self.writers.iter().any(|writer| writer.configuration.exclusive > 0) {
-            // What one of them has written and the group does not know to be done goes to any.
+            // Redis may deliver entries that one writer wrote and did not acknowledge to any other.
             world.leases_taken.clone_from(&world.keys);
             self.note_takeovers();
         }

@@ -32,11 +32,11 @@ pub struct World {
     pub input: Rc<RefCell<FileSystem>>,
     /// The machine of the outputs.
     pub outputs: FileSystem,
-    /// What the application wrote.
+    /// The bytes that the application wrote.
     pub truth: Truth,
     /// The file IDs and generations that the reader assigned to contents.
     pub ledger: Ledger,
-    /// What happens to Redis.
+    /// The faults of Redis.
     pub hazards: Hazards,
     /// The keys of the partitions.
     pub keys: Vec<Keys>,

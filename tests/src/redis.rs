@@ -217,7 +217,7 @@ impl RedisServer {
         self.port.number()
     }
 
-    /// What it keeps when it dies.
+    /// The data that survives its death.
     #[must_use]
     pub const fn persistence(&self) -> Persistence {
         self.persistence

@@ -50,7 +50,7 @@ pub(crate) struct Acknowledge<'a> {
     backoff: Backoff,
     health: &'a Health,
     shutdown: &'a Shutdown,
-    /// What Redis says of itself, for the status page, which shows one server.
+    /// The state of the server for the status page, which shows one server.
     server: Option<ServerWatch>,
     totals: &'a Totals,
     /// Which of the partitions in `totals` it is.
@@ -641,8 +641,8 @@ mod tests {
     use resp::streams::{GroupFrom, XAdd, XReadGroup};
     use std::process::ExitCode;
 
-    /// A signal that comes while the stage has no connection yet: what was committed is
-    /// acknowledged all the same, and the group left.
+    /// A signal may arrive before the stage has a connection. The stage still acknowledges what is
+    /// committed, and leaves the group.
     #[test]
     fn who_is_to_stop_before_the_first_connection_acknowledges() {
         let folder = tempfile::tempdir().unwrap();

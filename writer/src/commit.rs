@@ -46,7 +46,7 @@ pub(crate) struct Commit<'a> {
     leases: Vec<LeaseTime>,
     /// The output is one of many.
     many: Option<OneOfMany>,
-    /// What uses the disk when it is the only one.
+    /// The only user of the disk.
     disk: DiskThread,
     /// When the file system's room was measured.
     space_at: Option<Instant>,

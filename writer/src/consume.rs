@@ -47,8 +47,8 @@ pub(crate) struct Consume<'a> {
     pub(crate) is_allowed: &'a Cell<bool>,
     /// Decides what is done.
     pub(crate) consumer: Consumer,
-    /// What was taken and not handed over yet. It counts as held, so it outlives the connection
-    /// that it came from.
+    /// Entries that were taken and not handed over yet. They count as held, so they outlive the
+    /// connection that it came from.
     pub(crate) batch: Batch,
     pub(crate) seen: Rc<Seen>,
     pub(crate) log: ConsumeLog,
@@ -578,7 +578,7 @@ async fn has_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool,
     }
 }
 
-/// What came, in numbers.
+/// The counts of a read.
 fn reply(on_hand: Option<&OnHand>) -> Reply {
     let Some(entries) = on_hand.map(OnHand::entries) else { return Reply::default() };
     let Some(last) = entries.last() else { return Reply::default() };

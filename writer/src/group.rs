@@ -206,7 +206,7 @@ impl Group {
         }
     }
 
-    /// What changes the lease from what was seen. A renewal takes no memory.
+    /// The command that changes the lease that was read. A renewal takes no memory.
     pub(crate) fn write_lease(&self, seen: Option<&Lease>, lease: Option<&Lease>) -> Vec<Cmd> {
         let Some(lease) = lease else {
             return vec![Lease::FIELDS.iter().fold(cmd::<Frame>("HDEL").arg(&self.lease), Cmd::arg)];
@@ -227,7 +227,8 @@ impl Group {
         lease.pairs().iter().fold(take, |take, (field, value)| take.arg(field).arg(value))
     }
 
-    /// What changes a note; with `is_full`, although Redis's memory is full.
+    /// The command that changes a note; with `is_full`, one that works although Redis's memory is
+    /// full.
     pub(crate) fn write_note(&self, change: &Change, is_full: bool) -> Cmd {
         let command = |name: &'static str| match is_full {
             true => when_full(&self.record).arg(name),

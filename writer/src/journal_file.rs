@@ -73,8 +73,8 @@ pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
         if !lock(&file)? {
             return Ok(Locked::ByAnother);
         }
-        // Another process may have replaced the file between opening and locking. This is then the
-        // old file, which nobody uses.
+        // Another process may have replaced the file between opening and locking. This handle then
+        // leads to the old file, which is not in use.
         if is_at(&file, path)? {
             return Ok(Locked::Ours(file));
         }

@@ -94,7 +94,7 @@ impl Latency {
         });
     }
 
-    /// What was measured since the last call.
+    /// The measurements since the last call.
     pub(crate) fn measured(&mut self) -> impl Iterator<Item = Duration> + use<> {
         std::mem::take(&mut self.measured).into_iter()
     }

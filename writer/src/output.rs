@@ -96,7 +96,7 @@ pub(crate) struct Opened {
     pub(crate) has_unknown_tail: bool,
 }
 
-/// What an output knows of the others that the same process writes to.
+/// The other outputs of the same process.
 #[derive(Debug, Clone)]
 pub(crate) struct OneOfMany {
     /// One permit for each thread that may use a disk. The file system syncs in one go what several

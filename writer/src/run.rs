@@ -137,7 +137,7 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
     }
 }
 
-/// What there is to do.
+/// The work of the service.
 struct Work<'a> {
     service: &'a ServiceArgs,
     args: &'a WriterArgs,

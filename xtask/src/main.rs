@@ -113,7 +113,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-/// What was being done when an operation failed.
+/// The operation that failed.
 trait During<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T>;
 }

@@ -183,7 +183,7 @@ enum Inspection {
     Late,
 }
 
-/// What is known of another consumer with this consumer's name.
+/// The state of another consumer with this consumer's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Namesake {
     /// Its idle time, and when that was measured.

@@ -1,11 +1,11 @@
-//! A batch: what one transaction adds to the stream, and what must be there before it may.
+//! A batch: the entries that one transaction adds, and the state of Redis that it requires.
 
 use crate::entry::Field;
 use crate::manifest::{Guard, Position};
 use resp::StreamId;
 use std::fmt;
 
-/// What the source record and the stream must look like before a batch may be executed.
+/// The state of the source record and the stream that a batch requires.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// The bytes of the record's guard field.
@@ -17,8 +17,8 @@ pub struct Expected {
     pub stream: bool,
 }
 
-/// Why Redis does not hold what it should: another reader was faster, or data was lost. The next
-/// step is to look at what it holds.
+/// How the state of Redis differs from the expected one: another reader was faster, or data was
+/// lost. The reader then observes Redis again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
     /// Another reader wrote the source record.
@@ -29,7 +29,7 @@ pub enum Changed {
     StreamGone,
     /// The stream has lost entries.
     EntriesLost,
-    /// The input is not the content any more that was begun.
+    /// The input no longer holds the content that was begun.
     InputChanged,
 }
 
@@ -58,8 +58,8 @@ impl Expected {
                 _ => Changed::RecordLost,
             });
         }
-        // A writer may have created the stream meanwhile; that it is gone means that Redis lost
-        // what it held.
+        // A writer may have created the stream meanwhile. If the stream is gone, Redis lost its
+        // entries.
         if self.stream && !stream { Err(Changed::StreamGone) } else { Ok(()) }
     }
 }
@@ -84,17 +84,18 @@ pub struct Entry<'a> {
 pub struct Batch {
     /// How many entries it has.
     pub entries: u64,
-    /// How many lines begin in them.
+    /// The number of lines that begin in them.
     pub lines: u64,
     /// How many bytes of the source they cover.
     pub bytes: u64,
     /// Where it ends.
     pub end: Position,
-    /// With it, everything of this partition is on its way that begins before this offset.
+    /// Every entry of this partition that begins before this offset is in this batch or an earlier
+    /// one.
     pub read_to: u64,
-    /// What must be there before it may be executed.
+    /// The state of Redis that it requires.
     pub expected: Expected,
-    /// The last bytes before its end, and what was there before it.
+    /// The checksum of the last bytes before its end, and that of the previous batch.
     pub guard: Guard,
     /// The source record's fields that it sets, with their values.
     pub fields: Vec<(String, Vec<u8>)>,
@@ -103,14 +104,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// What must be there after this batch.
+    /// The state of Redis after this batch.
     #[must_use]
     pub fn leaves(&self) -> Expected {
         Expected { guard: self.fields.first().map(|(_, value)| value.clone()), stream: true, ..self.expected.clone() }
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was executed.
@@ -120,7 +121,7 @@ pub enum Outcome {
     },
     /// Nothing of it was executed: the source record changed.
     Aborted,
-    /// Nothing of it was executed: Redis compared, and does not hold what the batch expects.
+    /// Nothing of it was executed: the script found another state of Redis than it expects.
     Differs {
         /// The bytes of the record's guard field.
         guard: Option<Vec<u8>>,

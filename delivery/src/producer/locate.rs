@@ -19,10 +19,10 @@ use std::time::Duration;
 /// A file that has at least this many bytes of a content, and all that was sent of it, is that
 /// content although it is at another path: 4 KiB.
 const DISTINCT: u64 = 4 << 10;
-/// How often Redis's clock is waited for, so that the new number is in its past.
+/// How many times the producer waits for Redis's clock to pass the new number.
 const TRIES: u32 = 5;
 
-/// What is known of the content that is being sent, beyond the manifest.
+/// Checks of the content that is being sent; the manifest does not have them.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     pub(super) file_id: u64,
@@ -35,15 +35,14 @@ pub(super) struct Present {
 /// What to send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A content that is known, from an offset on; in a generation that is known, when Redis lost
-    /// its entries.
+    /// A known content, from an offset on; in a known generation if Redis lost its entries.
     Known { file_id: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
-    /// A new content. `is_empty`: it had no bytes that could tell that it is none.
+    /// A new content. `is_empty`: it had no bytes yet by which a known content could be recognised.
     New { key: usize, start: u64, is_empty: bool },
 }
 
 impl<D: Directory> Producer<D> {
-    /// Tells which file holds which content, `position` being delivered.
+    /// Determines which file holds which content, given that `position` is delivered.
     pub(super) fn scan(
         &mut self,
         manifest: &Manifest,
@@ -51,7 +50,7 @@ impl<D: Directory> Producer<D> {
         present: Option<&Present>,
     ) -> Identified {
         let known = self.known(manifest, position, present);
-        // Its generation was begun, and the reply was lost.
+        // Redis recorded its generation, but the reply was lost.
         let mut named = Vec::new();
         for open in self.open.iter_mut().filter(|open| open.file_id == UNNAMED) {
             let mut all = self.others.iter().chain(manifest.iter());
@@ -74,7 +73,7 @@ impl<D: Directory> Producer<D> {
         self.found = identified.holders.iter().map(|(&file_id, found)| (file_id, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&file_id| (file_id, u64::MAX)));
         for (&file_id, holders) in &identified.holders {
-            // They can be truncated before they are read.
+            // These files can be truncated before they are read.
             holders.iter().filter(|found| is_whole(found)).for_each(|found| self.saw(file_id, found.len));
         }
         self.unlisted = identified.unlisted;
@@ -110,10 +109,10 @@ impl<D: Directory> Producer<D> {
         let own_newest = ends.keys().next_back().copied();
         let last = manifest.last().map(|last| last.file_id);
         let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
-        // As long as none was dropped, a content without a generation here was never sent here.
+        // If no generation was dropped, a content without one was never sent by this partition.
         let has_all = manifest.len() < self.options.limits.generations;
         let is_unsent = |file_id| has_all && !ends.contains_key(&file_id);
-        // Another file may have taken the place of the one that it was begun in.
+        // Another file may have replaced the one in which it was begun.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
             _ => None,
@@ -127,7 +126,7 @@ impl<D: Directory> Producer<D> {
             let head = (covered == 0).then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
             let frontier = delivered.get(&file_id).copied().unwrap_or(0);
-            // What it has not sent of this content up to where another one did is all others'.
+            // Other partitions own all bytes up to the offset that one of them has sent.
             let is_ahead = |tail: &&TailChecksum| {
                 tail.end > frontier && self.options.read.partition.within(frontier..tail.end).next().is_none()
             };
@@ -149,7 +148,8 @@ impl<D: Directory> Producer<D> {
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: match self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0) {
-                    // Other partitions have read so much of it, perhaps before this process began.
+                    // Other partitions have read this much of it, perhaps before this process
+                    // started.
                     seen if is_unsent(file_id) => seen.max(covered),
                     seen => seen,
                 },
@@ -170,8 +170,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether the file at the input's path is a content of this record, and not only one that
-    /// begins alike.
+    /// Whether the file at the input's path is a content of this record, rather than a file with
+    /// the same first bytes.
     pub(super) fn is_known_file(&mut self, record: &Manifest) -> bool {
         let position =
             record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
@@ -185,13 +185,13 @@ impl<D: Directory> Producer<D> {
         let is_file_of = |file_id: u64| {
             record.iter().any(|known| (known.file_id, known.dev, known.ino) == (file_id, inode.dev, inode.ino))
         };
-        // Another file can begin with the same few lines; it does not begin with this much of it.
+        // Another file may have the same first lines, but not this many equal bytes.
         let is_moved = position.is_some_and(|position| position.offset >= DISTINCT);
         let is_whole = matches!(current.relation, Relation::Whole(_));
         current.relation.file_id().is_some_and(|file_id| is_file_of(file_id) || is_moved && is_whole)
     }
 
-    /// Whether the stream's last entry is what the content has there.
+    /// Whether the stream's last entry has the bytes of the content at its position.
     pub(super) fn verified(&mut self, observed: &Observed, manifest: &Manifest, resume: Resume) -> Resume {
         let Resume::Verify(position, otherwise) = resume else { return resume };
         let file_id = manifest.get(position.generation).map(|generation| generation.file_id);
@@ -207,7 +207,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Finds the file to go on with.
+    /// Finds the file to continue with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, StepError> {
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
@@ -224,7 +224,7 @@ impl<D: Directory> Producer<D> {
             let holders = identified.holders.get(&file_id).map(Vec::as_slice).unwrap_or_default();
             let has_more = |found: &&Found| {
                 let has_own = || self.options.read.partition.within(position.offset..found.len).next().is_some();
-                // A service waits in the file for what follows.
+                // A service continues in the file when it grows.
                 goes_on(found, position.offset) && (!self.options.once || is_whole(found) || has_own())
             };
             if let Some(found) = holders.iter().find(has_more) {
@@ -235,8 +235,8 @@ impl<D: Directory> Producer<D> {
                 return self.step(now);
             }
         }
-        // Another partition's node may be away: it is needed only when another content is to be
-        // found.
+        // Another partition's node may be unreachable, and is needed only to choose the next
+        // content.
         if self.needs_others() {
             return Ok(Step::Agree);
         }
@@ -258,7 +258,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether the input is a beginning of what was sent, and no file beside it is waited for.
+    /// Whether the input is a prefix of what was sent, and no file beside it is still to be sent.
     fn is_all_sent(&self, identified: &Identified) -> bool {
         let is_waited_for = self.pending.iter().any(|pending| *pending != Pending::Copy);
         let current = identified.current.found().map(|current| current.relation);
@@ -271,12 +271,12 @@ impl<D: Directory> Producer<D> {
         }
         let manifest = Manifest::default();
         let identified = self.scan(&manifest, None, None);
-        // Other partitions may have begun long ago: what they have sent of earlier contents is
-        // missing here.
+        // Other partitions may have begun long ago, so this record lacks earlier contents that they
+        // have sent.
         if let Some(target) = self.choose(&manifest, &identified, None, None) {
             if let Target::New { key, is_empty, .. } = target {
                 let file = self.open_file(key)?;
-                // A file that appears while it is waited for is new from its first byte on.
+                // A file that appears while the reader waits for it is sent from its first byte.
                 let start = match self.from.filter(|(inode, _)| *inode == file.inode()) {
                     _ if !self.options.from_end || self.missed => 0,
                     Some((_, start)) => start,
@@ -299,8 +299,8 @@ impl<D: Directory> Producer<D> {
         !self.options.read.partition.is_whole() && !self.has_agreed
     }
 
-    /// There is nothing to send until the input changes. What Redis loses meanwhile must be
-    /// noticed.
+    /// There is nothing to send until the input changes. Meanwhile the producer checks whether
+    /// Redis loses data.
     fn wait_for_input(&self, now: Duration) -> Step {
         match self.stopping {
             true => Step::Stopped,
@@ -309,9 +309,9 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// What comes after `position`, and up to where the source is delivered then: a generation
-    /// whose entries Redis lost, or what [`choose`](Self::choose) finds. `present`: the content
-    /// that is complete.
+    /// The target after `position`, and the position up to which the source is delivered then: a
+    /// generation whose entries Redis lost, or the result of [`choose`](Self::choose). `present` is
+    /// the completed content.
     fn next_target(
         &mut self,
         manifest: &Manifest,
@@ -347,8 +347,8 @@ impl<D: Directory> Producer<D> {
         self.choose(manifest, identified, Some(position), present).map(|target| (target, position))
     }
 
-    /// What is sent next when no known generation follows: the rest of an earlier content, then
-    /// contents that came and went unseen, then what is at the input's path.
+    /// The next target if no known generation follows: first the rest of an earlier content, then
+    /// contents that came and went between two scans, then the file at the input's path.
     fn choose(
         &self,
         manifest: &Manifest,
@@ -376,7 +376,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// An earlier content that has bytes which were not sent.
+    /// An earlier content with unsent bytes.
     fn earlier(
         &self,
         manifest: &Manifest,
@@ -401,7 +401,7 @@ impl<D: Directory> Producer<D> {
         })
     }
 
-    /// How far each content is sent when everything up to `position` is delivered.
+    /// The sent length of each content, given that everything up to `position` is delivered.
     fn delivered(&self, manifest: &Manifest, position: Option<Position>) -> BTreeMap<u64, u64> {
         let mut delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
         for (file_id, left) in &self.owed {
@@ -410,13 +410,13 @@ impl<D: Directory> Producer<D> {
         delivered
     }
 
-    /// Where a content begins that only other partitions have sent.
+    /// The start of a content that only other partitions have sent.
     fn start_of(&self, file_id: u64) -> u64 {
         self.others.get(file_id).map_or(0, |generation| generation.start)
     }
 
-    /// Goes on with late lines in a file that was left, or with a content that could not be sent
-    /// when its turn was. `false`: there are none.
+    /// Continues with late lines of an earlier file, or with a content that could not be sent in
+    /// its turn. Returns `false` if there are none.
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
@@ -451,7 +451,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Goes on with what comes next. `false`: there is nothing yet.
+    /// Continues with the next target. Returns `false` if there is none yet.
     pub(super) fn move_on(
         &mut self,
         present: &Present,
@@ -465,8 +465,8 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
-    /// The present file is not the content any more: goes on in a copy of it, if there is one with
-    /// more bytes.
+    /// The present file no longer holds the content: continues in a copy of it, if one has more
+    /// bytes.
     pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, StepError> {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
@@ -483,7 +483,7 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
-    /// What is at the input's path, when that is the present content.
+    /// The file at the input's path, if it holds the present content.
     pub(super) fn present_at_input(&mut self, present: &Present, position: Position) -> Option<Found> {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
@@ -491,7 +491,7 @@ impl<D: Directory> Producer<D> {
         (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
     }
 
-    /// Another file has taken the name of the present one. Goes on in it when it holds the same
+    /// Another file has taken the name of the present one. Continues in it if it holds the same
     /// content.
     pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, StepError> {
         let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
@@ -507,7 +507,7 @@ impl<D: Directory> Producer<D> {
         Guard { generation: position.generation, tail: present.tail.clone(), first, before: None }
     }
 
-    /// Keeps the present file open: somebody may still write to it.
+    /// Keeps the present file open, because a program may still write to it.
     fn leave(&mut self, present: &Present, position: Position) {
         let left = Position { offset: present.offset, ..position };
         if self.known_end(left).is_some() {
@@ -515,7 +515,7 @@ impl<D: Directory> Producer<D> {
         }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
             let Streaming { reader, file_id, .. } = *streaming;
-            // Another file of it may have more than this one had.
+            // Another file with this content may have more bytes.
             self.nothing_up_to.insert(file_id, reader.offset());
             self.keep_open(file_id, reader);
         }
@@ -546,7 +546,7 @@ impl<D: Directory> Producer<D> {
             && tail.end == start
             && !tail.matches(start, reader.history())
         {
-            // It was written again, or another file took its name, since it was checked.
+            // Since the check, it was rewritten, or another file took its name.
             return Err(Changed::InputChanged.into());
         }
         self.input_state = Ok(());
@@ -587,7 +587,7 @@ impl<D: Directory> Producer<D> {
         self.report(Notice::Reading { path: reader.file().path(), offset: reader.offset(), generation });
     }
 
-    /// The next step towards a generation.
+    /// The next step of beginning a generation.
     pub(super) fn begin(&mut self, now: Duration) -> Result<Step, StepError> {
         let is_whole = self.options.read.partition.is_whole();
         let input = self.directory.input();
@@ -613,7 +613,7 @@ impl<D: Directory> Producer<D> {
                     return Ok(if self.stopping { Step::Stopped } else { Step::Done });
                 }
                 if len < start || input != Some(begin.reader.file().inode()) {
-                    // Nothing was ever sent of it: look at the path again.
+                    // Nothing of it was ever sent: check the path again.
                     let after = begin.after;
                     self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
                 }
@@ -633,8 +633,8 @@ impl<D: Directory> Producer<D> {
             Stage::Numbering { .. } => {
                 let above = self.stream.last_id.ms.max(self.manifest.last().map_or(0, |last| last.generation));
                 match begin.file_id {
-                    // A content's file ID is its first number, too, where no other number has come
-                    // above it.
+                    // The file ID of a content is also the number of its first generation, unless
+                    // a larger number is taken.
                     Some(file_id) if file_id > above => {
                         self.record(file_id)?;
                         self.begin(now)
@@ -654,21 +654,21 @@ impl<D: Directory> Producer<D> {
                         return Err(Changed::OtherReader.into());
                     }
                     let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
-                    // Which siblings are older than the source must be known whatever happens next.
+                    // Store now which siblings are older than the source, in case of a crash.
                     self.manifest.began =
                         begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
                     self.store()?;
                 }
-                // Which siblings are older than this content must be known whatever happens next.
+                // Store now which siblings are older than this content, in case of a crash.
                 self.store_siblings()?;
                 self.change().map(|change| Step::Record(Box::new(change)))
             }
         }
     }
 
-    /// Whether a file that was taken for a new content while it was empty still is one, now that it
-    /// has bytes. Meanwhile a known content may have been copied to the input, or the file replaced
-    /// twice. If it is not, locates again.
+    /// Checks again whether a file that was empty, and counted as a new content, is one now that it
+    /// has bytes. A known content may have been copied to the input, or the file replaced twice. If
+    /// it is not new, locates again.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -688,7 +688,7 @@ impl<D: Directory> Producer<D> {
         false
     }
 
-    /// A name for all partitions: the one that another partition gave it, or a new one.
+    /// The name of the content for all partitions: given by another partition, or new.
     fn name(&mut self, now: Duration) -> Result<Step, StepError> {
         let present = self.manifest.iter().map(|known| known.file_id).max().unwrap_or(0);
         let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
@@ -714,8 +714,8 @@ impl<D: Directory> Producer<D> {
         self.begin(now)
     }
 
-    /// The name that another partition gave to the content of a file: it may have seen the content
-    /// in a file that was copied, replaced or compressed since.
+    /// The name that another partition gave to the content of a file. That partition may have read
+    /// the content in another file, which was copied, replaced or compressed since.
     fn named_by_bytes(&mut self, after: Option<Position>, inode: Inode) -> Option<(u64, u64)> {
         let is_news = |known: &Generation| !self.begun.contains(&known.file_id);
         let others: Vec<(u64, u64)> =
@@ -762,7 +762,7 @@ impl<D: Directory> Producer<D> {
             && number >= now_ms
             && *tries < TRIES
         {
-            // An entry of another program cannot take a number of the past.
+            // An entry of another program cannot take a number in the past.
             *tries += 1;
             *pause = Some(Duration::from_millis((number - now_ms).saturating_add(1).min(20)));
             return Ok(());
@@ -770,7 +770,7 @@ impl<D: Directory> Producer<D> {
         self.record(number)
     }
 
-    /// The generation with this number is to be written to the source record.
+    /// Prepares the generation with this number for the source record.
     fn record(&mut self, number: u64) -> Result<(), StepError> {
         let file_id = match &self.phase {
             Phase::Beginning(begin) => begin.file_id.unwrap_or(number),
@@ -786,12 +786,12 @@ impl<D: Directory> Producer<D> {
         Ok(())
     }
 
-    /// What a generation of the file that is to be begun is.
+    /// The generation that begins in this file.
     fn describe(&self, number: u64, file_id: u64) -> Result<Generation, StepError> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
         let head = |len: u64| head_of(file, len).map_err(|error| trouble(&self.options.input, "read", &error));
-        // It can be truncated and written again at any time.
+        // The file can be truncated and rewritten at any time.
         if head(begin.head.0)? != begin.head {
             return Err(Changed::InputChanged.into());
         }
@@ -868,11 +868,12 @@ impl<D: Directory> Producer<D> {
         self.store()
     }
 
-    /// Whether the input was made from this content, so that it goes on where that was sent up to.
+    /// Whether the input was made from this content, so that sending continues after its sent
+    /// bytes.
     fn is_made_from(&self, manifest: &Manifest, identified: &Identified, file_id: u64) -> bool {
         match identified.current.found().map(|current| current.relation) {
             Some(Relation::Derived { from, .. }) => from == file_id,
-            // Another partition found that, and named it.
+            // Another partition found this, and named the content.
             Some(Relation::Whole(of) | Relation::Edited(of) | Relation::Shorter(of)) => {
                 let is_begun = manifest.iter().any(|known| known.file_id == of);
                 !is_begun && of > file_id && self.start_of(of) > 0
@@ -881,15 +882,15 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// The offset up to which the content of a position is known to have bytes: they were seen in a
-    /// file, or sent.
+    /// The known length of the content of a position: a scan saw these bytes in a file, or they
+    /// were sent.
     fn known_end(&self, position: Position) -> Option<u64> {
         let file_id = self.manifest.get(position.generation)?.file_id;
         self.seen.get(&file_id).copied().max(self.manifest.end(position.generation))
     }
 
-    /// A content is left at this position. Reports what is known to have been behind it when that
-    /// cannot be read any more; else it is to be sent later.
+    /// Leaves a content at this position. Known bytes after it are reported if no file has them any
+    /// more; otherwise they are sent later.
     fn report_unreadable(&mut self, position: Position) {
         let Some(file_id) = self.manifest.get(position.generation).map(|generation| generation.file_id) else { return };
         let (looked_at, found) = (self.nothing_up_to.get(&file_id), self.found.get(&file_id));
@@ -906,14 +907,13 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// These bytes of a content were there and are not any more. What was reported already is left
-    /// out.
+    /// Reports bytes of a content that no file has any more, except those already reported.
     fn note_unreadable(&mut self, file_id: u64, span: Span) {
         let reported = self.unreadable.get(&file_id).cloned().unwrap_or_default();
         for Span { start, end } in reported.missing(span.start..span.end.max(span.start)) {
             let parts = self.options.read.partition.within(start..end);
             let bytes = parts.map(|part| part.end.saturating_sub(part.start)).sum::<u64>();
-            // More of it may be known now than when it was last noted.
+            // Its known length may have grown since the last note.
             self.unconfirmed.retain(|known| {
                 !matches!(known, Notice::Unreadable { file_id: of, start: at, .. } if (*of, *at) == (file_id, start))
             });
@@ -923,8 +923,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Notes the earlier contents that have undelivered bytes. Another reader may have left them
-    /// early, and another partition of this process may have seen them longer.
+    /// Notes earlier contents with undelivered bytes. Another reader may have left them early, and
+    /// another partition of this process may have seen more bytes of them.
     fn note_owed(
         &mut self,
         manifest: &Manifest,
@@ -948,8 +948,8 @@ impl<D: Directory> Producer<D> {
                 self.owed.entry(file_id).or_insert(left);
             }
         }
-        // Contents that another partition has sent, and whose file was deleted before this one came
-        // to them.
+        // Contents that another partition has sent, and whose file was deleted before this
+        // partition reached them.
         let passed =
             self.others.iter().filter(|known| Some(known.file_id) < here && !self.begun.contains(&known.file_id));
         let gone: Vec<(u64, Span)> = passed
@@ -962,32 +962,32 @@ impl<D: Directory> Producer<D> {
     }
 }
 
-/// Whether a file has all that is known of its content, and perhaps more.
+/// Whether a file has all known bytes of its content, and perhaps more.
 const fn is_whole(found: &Found) -> bool {
     matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
 }
 
-/// A content that came and went, as it is sent: what it shares with the known one that it was made
-/// of is not sent again.
+/// The target for a content that came and went between two scans. Bytes that it shares with the
+/// known content from which it was made are not sent again.
 const fn unseen(found: &Found) -> Target {
     let start = if let Relation::Derived { start, .. } = found.relation { start } else { 0 };
     Target::New { key: found.key, start, is_empty: false }
 }
 
-/// Whether a content can be sent from this offset on out of this file. A file that was cut has what
-/// is to be sent again.
+/// Whether this file can supply a content from this offset on. A file that was cut still has the
+/// bytes to send again.
 const fn goes_on(found: &Found, offset: u64) -> bool {
     found.len > offset || is_whole(found) && found.len == offset
 }
 
-/// Up to where a content is sent out of a file: what follows in one that was cut is not known to be
-/// this content's.
+/// The offset up to which a file supplies a content. In a file that was cut, later bytes may belong
+/// to another content.
 fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
     if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }
 
-/// From where on no file has the bytes of a content that was delivered up to `offset`, and whose
-/// files were checked up to `looked_at`. `None`: a file has more than that.
+/// The offset from which no file has the bytes of a content that was delivered up to `offset`, and
+/// whose files were checked up to `looked_at`. `None` if a file has more.
 fn unreadable_from(offset: u64, looked_at: Option<&u64>, found: Option<&u64>) -> Option<u64> {
     // A partition's last entry may end far before the checked bytes: the rest belongs to other
     // partitions.

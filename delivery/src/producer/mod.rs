@@ -1,4 +1,4 @@
-//! The producing side: what one partition of a source sends next, and what it does instead.
+//! The producer of one partition of a source: decides what the reader sends next.
 //!
 //! [`Producer`] is a state machine. Its driver asks it for the next [`Step`], performs it, and
 //! reports the result by the method that the step names. It reads files through the [`Directory`]
@@ -39,17 +39,18 @@ pub trait Directory {
     /// An open file.
     type File: SourceFile;
 
-    /// Tells which file holds which content. `open`: files that are open already, by file ID; they
-    /// may have lost their names. `now` is a clock that never goes back.
+    /// Determines which file holds which content. `open` lists open files by file ID; they may have
+    /// been renamed or deleted. `now` is a time on a monotonic clock.
     fn scan(&mut self, known: &KnownContents, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
-    /// Whether names may have come or gone in the folders since the latest scan.
+    /// Whether files may have been created, renamed or deleted in the folders since the latest
+    /// scan.
     fn has_changed(&self) -> bool;
 
     /// Opens a file of the latest scan.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn open(&mut self, key: usize) -> io::Result<Self::File>;
 
     /// The fingerprint of a file of the latest scan.
@@ -58,30 +59,30 @@ pub trait Directory {
     /// Which file the input's path leads to now; `None` when there is none.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn input(&mut self) -> io::Result<Option<Inode>>;
 
     /// Reads the state file.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn load(&mut self) -> io::Result<Stored>;
 
     /// Replaces the state file, durably.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// The error of the file system.
     fn store(&mut self, manifest: &Manifest) -> io::Result<()>;
 }
 
-/// What the state file holds.
+/// The contents of the state file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// There is none.
     Missing,
     /// A manifest.
     Manifest(Box<Manifest>),
-    /// Something that cannot be understood, and why.
+    /// Bytes that cannot be parsed, with the reason.
     Unreadable(String),
 }
 
@@ -98,7 +99,7 @@ pub struct Options {
     pub read: ReadOptions,
     /// Whether a file that was never seen before starts at its end.
     pub from_end: bool,
-    /// Whether the work ends when everything is sent that the input held at the start.
+    /// Whether the work ends once the bytes that the input had at startup are sent.
     pub once: bool,
     /// Entries in all streams above which the reader waits; 0: no bound.
     pub max_backlog: u64,
@@ -107,7 +108,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// No file is at the path of the input. One that was there and is still open is read on.
+    /// No file is at the input's path. A former input that is still open is read to its end.
     fn missing(&self) -> String {
         format!("{} does not exist; waiting for it; create it, or correct --input", self.input)
     }
@@ -124,7 +125,7 @@ pub struct Limits {
     pub batch_bytes: u64,
     /// How many generations are kept before the oldest are dropped.
     pub generations: usize,
-    /// How many generations there may be when none can be dropped; then the reader waits.
+    /// The maximum number of generations while none can be dropped; beyond it, the reader waits.
     pub most_generations: usize,
     /// How many files of earlier contents are kept open.
     pub open_files: usize,
@@ -139,12 +140,12 @@ impl Default for Limits {
 /// What the driver does next, and the method that takes the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Ask Redis what it holds: [`Producer::observed`]. `below`: also the last entry up to this ID.
+    /// Read the state of Redis: [`Producer::observed`]. `below`: also the last entry up to this ID.
     Observe {
         /// Whether the entries up to this position are in doubt.
         below: Option<StreamId>,
     },
-    /// Ask which contents other partitions know: [`Producer::agreed`].
+    /// Read which contents other partitions know: [`Producer::agreed`].
     Agree,
     /// Name a content for all partitions, if the last one that is known has this file ID:
     /// [`Producer::named`].
@@ -156,18 +157,18 @@ pub enum Step {
     },
     /// Ask Redis for its time: [`Producer::clock`].
     Clock,
-    /// Change the source record, if it is what is expected: [`Producer::recorded`].
+    /// Change the source record if it is as expected: [`Producer::recorded`].
     Record(Box<Change>),
     /// Put the next batch on the wire, all but its `EXEC`: [`Producer::fill`].
     Fill,
-    /// Ask what the batch on the wire expects, and compare: [`Producer::may_execute`]; then send
-    /// its `EXEC`. Or let Redis compare and execute in one step:
-    /// [`Producer::executes_if_expected`].
+    /// Compare the state of Redis with what the batch on the wire requires:
+    /// [`Producer::may_execute`]; then send its `EXEC`. Or let a script compare and execute in one
+    /// step: [`Producer::executes_if_expected`].
     Execute,
-    /// Wait for Redis to say what became of the batch that was executed: [`Producer::confirmed`].
+    /// Receive the result of the batch that was executed: [`Producer::confirmed`].
     Confirm,
-    /// Ask whether Redis still holds what it should: [`Producer::checked`]. `stream`: the stream's
-    /// state, too.
+    /// Check that the state of Redis is as expected: [`Producer::checked`]. `stream`: check the
+    /// stream as well.
     Check {
         /// Whether to ask for the stream's state.
         stream: bool,
@@ -176,11 +177,11 @@ pub enum Step {
     Wait(Wait),
     /// All is sent that was to be sent.
     Done,
-    /// Nothing is on the wire any more, as was asked for.
+    /// Nothing is on the wire any more, as [`Producer::stop`] requested.
     Stopped,
 }
 
-/// What is waited for.
+/// The condition that a producer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// The input appears, grows, or is replaced.
@@ -194,20 +195,20 @@ pub enum Wait {
 /// A change of the source record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The record as it must be, where generations are concerned.
+    /// The generations that the record must have.
     pub before: Manifest,
     /// The bytes of its guard field.
     pub guard: Option<Vec<u8>>,
-    /// The record as it is to become.
+    /// The record after the change.
     pub after: Manifest,
 }
 
 /// Fields of the source record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// To be deleted.
+    /// The fields to delete.
     pub gone: Vec<String>,
-    /// To be set, with their values.
+    /// The fields to set, with their values.
     pub set: Vec<(String, Vec<u8>)>,
 }
 
@@ -241,7 +242,7 @@ impl Change {
     }
 }
 
-/// What the partitions of one process have seen of the contents, by file ID.
+/// Observations of contents that the partitions of one process share, by file ID.
 #[derive(Debug, Clone, Default)]
 pub struct ObservedContents {
     /// The largest lengths.
@@ -292,16 +293,16 @@ const fn tail_end(tail: &TailChecksum) -> u64 {
 pub enum StepError {
     /// A file cannot be used. Trying again may help.
     File {
-        /// What was being done: a verb.
+        /// The operation: a verb.
         doing: &'static str,
         /// With which file.
         path: String,
-        /// What the file system reports.
+        /// The error of the file system.
         error: io::Error,
     },
-    /// Redis does not hold what it should. Restart at once.
+    /// The state of Redis is not as expected. Restart at once.
     Changed(Changed),
-    /// Somebody has to do something first. Trying again later may help.
+    /// The user must act first. Trying again later may help.
     Blocked(String),
     /// The configuration is wrong; trying again cannot help.
     Refused(String),
@@ -313,28 +314,28 @@ impl From<Changed> for StepError {
     }
 }
 
-/// How often an idle producer asks whether Redis still holds what it should.
+/// How often an idle producer checks the state of Redis.
 const CHECK: Duration = Duration::from_secs(2);
-/// How long the stream's length is taken for known.
+/// How long the last known length of the stream counts as current.
 const LEN_KNOWN: Duration = Duration::from_millis(100);
-/// How long a file must be quiet after another one took its name: the program that writes to it may
-/// not have noticed yet.
+/// How long a file must be unchanged after another one took its name. Its program may still write
+/// to it.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long such a file holds up the next one at most.
+/// The maximum time for which such a file delays the next one.
 const LEAVE: Duration = Duration::from_secs(3);
-/// How often it is asked at most whether the folder has changed.
+/// The minimum time between two checks for changes of the folder.
 const FOLDER: Duration = Duration::from_millis(50);
-/// How often new siblings are looked for at most.
+/// The minimum time between two searches for new siblings.
 const SIBLINGS: Duration = Duration::from_secs(1);
 /// The pause between two checks of earlier files for late lines. It doubles after each check that
 /// finds some.
 const LATE: Duration = Duration::from_secs(2);
 /// The longest such pause.
 const LATEST: Duration = Duration::from_secs(60);
-/// A file that was left is kept open for this long after it was last written to.
+/// How long an earlier file is kept open after its last write.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
-/// How many inputs are kept open while Redis does not answer. Later ones are found as long as they
-/// have a name.
+/// The maximum number of inputs that are kept open while Redis is unreachable. Later ones are found
+/// while they have a name.
 const HELD: usize = 8;
 /// How long a partition waits for the others of its process to read the state of their streams. The
 /// node of one may be unreachable.
@@ -342,18 +343,18 @@ const HEAR_ALL: Duration = Duration::from_secs(1);
 /// How often it checks whether they have.
 const HEAR: Duration = Duration::from_millis(5);
 
-/// The machine of one partition.
+/// The state machine of one partition.
 #[derive(Debug)]
 pub struct Producer<D: Directory> {
     options: Options,
     directory: D,
-    /// What is known of the source: the source record, with what the state file knows.
+    /// The manifest: the source record, extended by the state file.
     manifest: Manifest,
     /// Contents that other partitions know.
     others: Manifest,
-    /// The fingerprints that other partitions of this process have.
+    /// The fingerprints that other partitions of this process have computed.
     others_prints: BTreeMap<u64, Fingerprint>,
-    /// The last bytes of the contents that they have sent.
+    /// The tail checksums of the contents that they have sent.
     others_tails: BTreeMap<u64, TailChecksum>,
     /// Whether some of them have not read the state of their streams yet.
     is_early: bool,
@@ -361,43 +362,43 @@ pub struct Producer<D: Directory> {
     has_observed: bool,
     /// Whether Redis was asked for them.
     has_agreed: bool,
-    /// The contents that some file held at the latest scan, and how much of them; of one that
-    /// cannot be read, all.
+    /// The contents that some file held at the latest scan, with the length there. Unreadable ones
+    /// count as complete.
     found: BTreeMap<u64, u64>,
     /// Whether some folder could not be listed then.
     unlisted: bool,
-    /// Whether there were contents then that came and went unseen.
+    /// Whether that scan found contents that came and went since the scan before.
     has_unseen: bool,
-    /// Files beside the input that are to be sent when they can be.
+    /// Files beside the input that wait to be sent.
     pending: Vec<Pending>,
-    /// Contents that were left before all that is known of them was sent: up to where.
+    /// Contents that were left before all known bytes were sent, with the sent length.
     owed: BTreeMap<u64, Position>,
-    /// What Redis must hold before the next batch may be executed.
+    /// The state of Redis that the next batch requires.
     expected: Expected,
     stream: StreamState,
     /// Entries that were added since the stream's state was asked for.
     added_since: u64,
-    /// When Redis last told the stream's length.
+    /// The time at which Redis last reported the stream's length.
     len_known_at: Option<Duration>,
     /// The entries of all partitions together.
     total_len: u64,
-    /// Whether the last batch was refused for a foreign entry in its way.
+    /// Whether the last batch was refused because a foreign entry had taken an ID.
     refused: bool,
-    /// The position up to which the stream was known to be whole, when it lost entries behind that.
+    /// The position up to which the stream was complete when entries after it were lost.
     in_doubt: Option<Position>,
-    /// The position when the stream was last found whole.
+    /// The position at which the stream was last found complete.
     whole_at: Option<Position>,
     /// The generation that the record was last asked for beside the work.
     checked_generation: u64,
     phase: Phase<D::File>,
-    /// Files that are kept open, by file ID: of contents that were left, or whose connection was
-    /// lost. A content that has no name yet has the file ID [`UNNAMED`].
+    /// Files that are kept open, by file ID: of earlier contents, or of the present one after a
+    /// lost connection. A content without a name has the file ID [`UNNAMED`].
     open: Vec<Open<D::File>>,
-    /// The largest length that contents were seen with, by file ID.
+    /// The largest length that any scan saw, by file ID.
     seen: BTreeMap<u64, u64>,
     /// The contents of which this partition has had a generation since the start, by file ID.
     begun: BTreeSet<u64>,
-    /// What is to be reported when Redis has shown that no other reader sent it meanwhile.
+    /// Notices that are reported once Redis has shown that no other reader sent the bytes.
     unconfirmed: Vec<Notice>,
     /// The bytes that were reported as unreadable, by file ID.
     unreadable: BTreeMap<u64, RangeSet>,
@@ -422,7 +423,7 @@ pub struct Producer<D: Directory> {
     first_siblings: Option<Siblings>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
-    /// What the state file knows of the siblings.
+    /// The siblings that the state file lists.
     stored_siblings: Siblings,
     stopping: bool,
     input_state: Result<(), String>,
@@ -457,8 +458,8 @@ impl<F: SourceFile> Open<F> {
         Self { file_id, file, len, prints, since: Duration::ZERO, is_content }
     }
 
-    /// Whether a generation was begun in this file, with what it held when it was kept. Another
-    /// content may have been in it before, and since.
+    /// Whether a generation was begun in this file with the content that it had when it was kept.
+    /// It may have held another content before or since.
     fn is_of(&self, generation: &Generation, known: Option<&Fingerprint>) -> bool {
         let Inode { dev, ino } = self.file.inode();
         (generation.dev, generation.ino) == (dev, ino)
@@ -466,7 +467,7 @@ impl<F: SourceFile> Open<F> {
             && known.is_none_or(|known| known.agreement(&self.prints).differs.is_none())
     }
 
-    /// Looks at the file's length. `false`: it was truncated, and may hold another content since.
+    /// Reads the file's length. Returns `false` if it was truncated and may hold another content.
     fn look(&mut self, now: Duration) -> bool {
         let len = self.file.len().unwrap_or(self.len);
         if len == self.len && self.since != Duration::ZERO {
@@ -489,11 +490,11 @@ fn first_prints(file: &impl SourceFile, len: u64) -> Fingerprint {
 
 #[derive(Debug)]
 enum Phase<F> {
-    /// Redis is to be asked what it holds.
+    /// The state of Redis is to be read.
     Observing,
-    /// Redis lost generations, which are to be written again before going on.
+    /// Redis lost generations, which must be written again first.
     Restoring(Box<Change>, Resume),
-    /// The file to go on with is to be found.
+    /// The next file must be found.
     Locating(Resume),
     /// A file was found whose content, or whose rest, has no generation yet.
     Beginning(Box<Begin<F>>),
@@ -540,7 +541,7 @@ impl Stage {
 }
 
 impl<D: Directory> Producer<D> {
-    /// A producer that knows nothing yet.
+    /// A producer that has not observed anything yet.
     pub fn new(options: Options, directory: D) -> Self {
         Self {
             options,
@@ -600,7 +601,7 @@ impl<D: Directory> Producer<D> {
         &mut self.directory
     }
 
-    /// What is known of the source.
+    /// The manifest of the source.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -610,7 +611,7 @@ impl<D: Directory> Producer<D> {
         &self.stream
     }
 
-    /// What Redis must hold before the next batch may be executed.
+    /// The state of Redis that the next batch requires.
     #[must_use]
     pub fn next_expected(&self) -> Expected {
         match &self.phase {
@@ -663,7 +664,7 @@ impl<D: Directory> Producer<D> {
         &self.input_state
     }
 
-    /// What there is to report since the last call.
+    /// The notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -701,13 +702,13 @@ impl<D: Directory> Producer<D> {
         self.stopping = true;
     }
 
-    /// Takes [`stop`](Self::stop) back.
+    /// Revokes [`stop`](Self::stop).
     pub const fn go_on(&mut self) {
         self.stopping = false;
     }
 
-    /// Whether only a change of the input or of its folder can bring more to send, so that a new
-    /// producer would do as well. `with_open`: although files are open that have lost their names.
+    /// Whether only a change of the input or of its folder can add work, so that this producer can
+    /// be replaced by a new one. `with_open`: even if it has files open that have lost their names.
     #[must_use]
     pub fn is_settled(&self, with_open: bool) -> bool {
         let is_waiting = match &self.phase {
@@ -720,16 +721,16 @@ impl<D: Directory> Producer<D> {
             && (with_open || !self.waits_for_quiet() && self.open.iter().all(|open| Some(open.file.inode()) == present))
     }
 
-    /// Whether a file beside the input is sent when nobody has written to it for a while: then no
-    /// change tells that it is time.
+    /// Whether a file beside the input will be sent once it is unchanged for a while. No event
+    /// announces that moment.
     #[must_use]
     pub fn waits_for_quiet(&self) -> bool {
         self.pending.iter().any(|state| matches!(state, Pending::Written(_)))
     }
 
-    /// Whether only a change of the input's file can bring more, so that nothing is lost when this
-    /// machine is made again later. `with_open`: although files are open that have lost their
-    /// names, after a time in which nobody has written to them.
+    /// Whether only a change of the input file can add work, so that this producer can be dropped
+    /// and created again later. `with_open`: even if it has files open that have lost their names
+    /// and were not written to for some time.
     #[must_use]
     pub fn may_rest(&self, with_open: bool) -> bool {
         let has_left = self.input_state.is_err() && self.position().is_some();
@@ -742,13 +743,13 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &self.phase { streaming.is_on_wire() } else { false }
     }
 
-    /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
+    /// Keeps a file open that may lose its name before Redis answers.
     pub fn hold(&mut self, file: D::File) {
         self.open.push(Open::new(UNNAMED, file, true));
     }
 
-    /// Scans the folder while Redis does not answer. Call it now and then until it does: the input
-    /// may be rotated meanwhile. If the source has not begun, the input is kept open, and the files
+    /// Scans the folder while Redis is unreachable. Call it regularly, because the input may be
+    /// rotated meanwhile. If the source has not begun, the input is kept open, and the files
     /// beside it at the first scan are older than the source.
     pub fn look(&mut self, now: Duration) {
         if self.has_looked || self.options.from_end {
@@ -762,7 +763,8 @@ impl<D: Directory> Producer<D> {
         if let Some(first) = self.first_siblings.take() {
             self.manifest.siblings = first;
         }
-        // Redis may know the source. Then these are no neighbours, and there is nothing to report.
+        // If Redis knows the source, these files are not neighbours, and there is nothing to
+        // report.
         let (told, reported) = (self.notices.len(), self.reported.clone());
         let identified = self.scan(&Manifest::default(), None, None);
         self.notices.truncate(told);
@@ -777,13 +779,13 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// `--once`: what the input holds now is what there is to do.
+    /// `--once`: sets the present contents of the input as the work to do.
     pub fn aim(&mut self, inode: Inode, len: u64) {
         self.aim.get_or_insert((inode, len));
     }
 
-    /// Looks at what Redis holds: after a lost connection, and after every [`StepError`]. Files
-    /// stay open.
+    /// Starts again by reading the state of Redis, after a lost connection and after every
+    /// [`StepError`]. Files stay open.
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
@@ -796,7 +798,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// What to do next. `now` is a clock that never goes back.
+    /// The next step. `now` is a time on a monotonic clock.
     ///
     /// # Errors
     /// Why there is nothing to do now; [`restart`](Self::restart) follows.
@@ -805,7 +807,8 @@ impl<D: Directory> Producer<D> {
         match &mut self.phase {
             Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
             Phase::Restoring(change, _) => Ok(Step::Record(change.clone())),
-            // Whether a file was made from a known content depends on what all have sent of it.
+            // Whether a file was made from a known content depends on the bytes that all partitions
+            // have sent.
             Phase::Locating(_) if self.is_early && now < HEAR_ALL => Ok(Step::Wait(Wait::Pause(HEAR))),
             Phase::Locating(resume) => {
                 let resume = *resume;
@@ -841,8 +844,7 @@ impl<D: Directory> Producer<D> {
                 manifest.prints.entry(*file_id).or_insert_with(|| prints.clone());
             }
         }
-        // A tail checksum describes a content, not what Redis holds: one that Redis lost is still
-        // true.
+        // A tail checksum describes a content, not Redis, so it remains valid if Redis lost it.
         let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
         let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
@@ -855,16 +857,17 @@ impl<D: Directory> Producer<D> {
         manifest.siblings = if seen == Siblings::default() { local.siblings.clone() } else { seen };
         self.stored_siblings.clone_from(&local.siblings);
         let mut resume = observed.resume(&manifest);
-        // The last entry is what this process had confirmed last, whatever the record has lost.
+        // The stream's last entry is the last one that this process had confirmed, even if the
+        // record lost it.
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
         resume = confirmed.map_or(resume, |id| Resume::At(Position::of(id)));
         if let Some(lower) = self.lower_position(&observed, &manifest, resume) {
             resume = Resume::Renumber(lower);
         }
         if let Some(doubtful) = self.in_doubt.take() {
-            // The stream is an older one, with a gap below what was added since: it begins behind
-            // the last entry before that. When that is trimmed, nobody knows where; the writer
-            // drops what it holds.
+            // An older stream was restored, with a gap after its last entry and newer entries above
+            // the gap. If the entry before the gap is trimmed, the start of the gap is unknown; the
+            // source is sent again, and the writer drops what it holds.
             let start = manifest.first().map_or(doubtful, Generation::begin);
             let known = below.filter(|id| manifest.get(id.ms).is_some());
             let from = known.map_or(start, |id| manifest.valid(Position::of(id)));
@@ -890,7 +893,7 @@ impl<D: Directory> Producer<D> {
         self.added_since = 0;
         self.next_check = self.now.saturating_add(CHECK);
         self.nothing_up_to.clear();
-        // Another reader may have sent what this one could not read.
+        // Another reader may have sent the bytes that this one could not read.
         self.unconfirmed.clear();
         self.begun.extend(manifest.iter().map(|known| known.file_id));
         self.whole_at = if let Resume::At(position) = resume { Some(position) } else { None };
@@ -913,8 +916,8 @@ impl<D: Directory> Producer<D> {
         Ok(())
     }
 
-    /// As [`Observed::doubtful_from`], by what this process had confirmed: the record that came
-    /// with the older stream may not tell.
+    /// As [`Observed::doubtful_from`], from the last entry that this process had confirmed: the
+    /// record of an older stream may not show it.
     fn doubtful_from(&self, observed: &Observed) -> Option<Position> {
         let added = self.stream.added?.checked_add(self.added_since)?;
         let (sent, now, last_id) = (self.last_sent?, observed.stream?.added?, observed.last_id());
@@ -933,7 +936,7 @@ impl<D: Directory> Producer<D> {
         (is_later && *guard == observed.guard_field && file_of(*before).is_some()).then_some(*before)
     }
 
-    /// Contents that other partitions know, as far as that can be told without Redis.
+    /// Contents that other partitions know, as far as this process knows without asking Redis.
     pub fn learn(&mut self, others: &Manifest) {
         others.iter().for_each(|content| self.others.insert(content.clone()));
     }
@@ -945,7 +948,7 @@ impl<D: Directory> Producer<D> {
         self.others = others;
         self.has_agreed = true;
         match std::mem::replace(&mut self.phase, Phase::Observing) {
-            // The file was taken for a new content without knowing these.
+            // These contents were unknown when the file was classified as new.
             Phase::Beginning(begin) if has_news && matches!(begin.stage, Stage::Agreeing) => {
                 let after = begin.after;
                 self.keep_open(UNNAMED, begin.reader);
@@ -1036,8 +1039,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Reports something once, as soon as Redis has shown that no other reader was faster: that one
-    /// may have read what this one cannot read any more.
+    /// Reports a notice once Redis has shown that no other reader was faster. A faster reader may
+    /// have read the bytes before they were lost.
     fn report_when_confirmed(&mut self, notice: Notice) {
         if !self.unconfirmed.contains(&notice) {
             self.unconfirmed.push(notice);
@@ -1070,9 +1073,8 @@ impl<D: Directory> Producer<D> {
         )))
     }
 
-    /// How many entries the stream may still take: its share of the bound, so that no partition
-    /// that makes no progress holds up another one, or its share of what all of them together have
-    /// left.
+    /// How many entries this stream may still take: its share of the bound, so that a stalled
+    /// partition does not block the others, or its share of the total room that is left.
     fn room(&self) -> u64 {
         let count = u64::from(self.options.read.partition.count());
         match self.options.max_backlog {
@@ -1084,7 +1086,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// How many bytes a content had.
+    /// The largest known length of a content.
     fn saw(&mut self, file_id: u64, len: u64) {
         let seen = self.seen.entry(file_id).or_insert(0);
         *seen = len.max(*seen);
@@ -1114,7 +1116,7 @@ impl<D: Directory> Producer<D> {
         let Self { open, seen, .. } = self;
         open.retain_mut(|open| {
             if open.look(now) && open.file_id != UNNAMED {
-                // It can be truncated before it is read.
+                // The file can be truncated before it is read.
                 let known = seen.entry(open.file_id).or_insert(0);
                 *known = open.len.max(*known);
             }
@@ -1128,7 +1130,8 @@ mod tests {
     use super::*;
     use crate::source_file::memory::MemoryFile;
 
-    /// What is written to a file after copytruncate are no bytes of the content that it had.
+    /// Marks a file as truncated: bytes that are written after copytruncate do not belong to its
+    /// former content.
     #[test]
     fn an_open_file_that_was_truncated_does_not_lengthen_the_content_that_it_had() {
         let now = Duration::from_secs(1);
@@ -1140,7 +1143,7 @@ mod tests {
         assert!(!open.look(now));
         file.set(b"second, which is longer\n");
         assert!(!open.look(now));
-        // It was truncated before it was left.
+        // The file was truncated before the reader moved on.
         let mut open = Open::new(1, file.clone(), false);
         file.set(b"second, which is longer\nmore\n");
         assert!(!open.look(now));

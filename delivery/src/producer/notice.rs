@@ -5,7 +5,7 @@ use crate::files;
 use resp::StreamId;
 use std::fmt;
 
-/// Something that a producer reports, for logs and metrics.
+/// An event that a producer reports, for logs and metrics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// It read the state of Redis.
@@ -39,7 +39,7 @@ pub enum Notice {
     Foreign {
         /// The stream's last ID.
         last_id: StreamId,
-        /// The offset from which a new generation goes on.
+        /// The offset at which a new generation begins.
         offset: u64,
     },
     /// The file was truncated.
@@ -69,7 +69,7 @@ pub enum Notice {
         /// How many of them are this partition's.
         bytes: Option<u64>,
     },
-    /// A content that Redis lost is not there to be sent again.
+    /// A content that Redis lost cannot be sent again, because no file holds it.
     Gone {
         /// The content's file ID.
         file_id: u64,
@@ -78,7 +78,7 @@ pub enum Notice {
         /// Up to this one.
         end: Option<u64>,
     },
-    /// The state file cannot be understood.
+    /// The state file cannot be parsed.
     StateUnreadable {
         /// Its path.
         path: String,
@@ -87,7 +87,7 @@ pub enum Notice {
     },
     /// Something about the files around the input.
     File(files::Notice),
-    /// Redis did not hold what it should.
+    /// The state of Redis was not the expected one.
     Changed(Changed),
 }
 

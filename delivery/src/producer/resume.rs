@@ -7,7 +7,7 @@ use crate::entry::{Field, Piece, Span};
 use crate::manifest::{Generation, Manifest, Position};
 use resp::StreamId;
 
-/// What Redis holds, as one transaction saw it.
+/// The state of Redis in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
     /// The source record.
@@ -17,13 +17,14 @@ pub struct Observed {
     /// The stream; `None` when there is none.
     pub stream: Option<StreamState>,
     /// Whether the first entry that is left at the guard's first position or behind it has the form
-    /// of ours; `None` when there is none. A foreign one was in the way of the guard's first entry.
+    /// of ours; `None` when there is none. If it is foreign, it has taken the ID of the guard's
+    /// first entry.
     pub first_is_ours: Option<bool>,
     /// The entry at the stream's last ID, when it has the form of ours: its field and payload.
     pub last_entry: Option<(Field, Vec<u8>)>,
 }
 
-/// What Redis says of the stream.
+/// The state of the stream in Redis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamState {
     /// The last-generated ID.

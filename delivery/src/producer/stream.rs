@@ -78,7 +78,7 @@ impl<F: SourceFile> Streaming<F> {
         }
     }
 
-    /// What Redis holds when the batch that is executing is confirmed.
+    /// The state of Redis after the batch that is being executed.
     pub(super) fn leaves(&self) -> Option<super::Expected> {
         self.executing.as_ref().map(Batch::leaves)
     }

@@ -24,7 +24,7 @@ pub(crate) struct FolderEvents {
     folders: HashMap<i32, PathBuf>,
 }
 
-/// What happened.
+/// The event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Something happened to the file at this path.

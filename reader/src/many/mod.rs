@@ -75,7 +75,7 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// How many sources Redis is asked about at once.
 const ASKED: usize = 256;
 
-/// What all sources share.
+/// State that all sources share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) args: ReaderArgs,
@@ -168,7 +168,7 @@ struct Many {
     polled: HashMap<PathBuf, Option<SystemTime>>,
     walked_at: Option<Instant>,
     must_walk: bool,
-    /// What was reported, so that it is reported once.
+    /// Notices already reported, so that each is reported once.
     told: HashSet<String>,
     unlisted: Option<String>,
     swept: usize,
@@ -179,7 +179,7 @@ struct Many {
     listed_at: Option<Instant>,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 struct Walked {
     folders: Vec<PathBuf>,
@@ -789,7 +789,7 @@ impl Many {
         Ok(())
     }
 
-    /// What file events tell.
+    /// The meaning of file events.
     fn happened(&mut self, events: &[Event]) -> Result<(), Failure> {
         let mut new = BTreeSet::new();
         for event in events {

@@ -15,7 +15,7 @@ const DEPTH: usize = 64;
 /// One `--input`: a pattern, or the path of one file.
 #[derive(Debug)]
 pub(crate) struct Pattern {
-    /// What was given, for messages.
+    /// The pattern as given, for messages.
     pub(crate) text: String,
     /// The fixed part. Names are relative to it.
     pub(crate) base: PathBuf,
@@ -35,7 +35,7 @@ enum Part {
     Deep,
 }
 
-/// What a walk finds.
+/// The files that a walk finds.
 pub(crate) trait Found {
     /// A folder, before it is listed.
     fn folder(&mut self, path: &Path);
@@ -219,7 +219,7 @@ pub(crate) struct Excluded {
 
 impl Excluded {
     /// # Errors
-    /// What is no pattern.
+    /// Text that is not a pattern.
     pub(crate) fn new(patterns: &[String]) -> Result<Self, Failure> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for text in patterns {

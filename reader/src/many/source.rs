@@ -50,7 +50,7 @@ const BLOCK: usize = 64 << 10;
 /// How many files of earlier contents are kept open.
 const OPEN_FILES: usize = 2;
 
-/// What identifies the state of a file.
+/// A version of a file: if it is equal, the file has not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileState {
     pub(crate) inode: Inode,
@@ -76,7 +76,7 @@ impl std::convert::From<&Metadata> for FileState {
     }
 }
 
-/// What is to be done for a source.
+/// The next work for a source.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) index: usize,
@@ -104,7 +104,7 @@ pub(crate) enum Ended {
     Stopped(Stop),
 }
 
-/// What is kept of a parked source.
+/// The state of a parked source.
 #[derive(Debug)]
 pub(crate) struct Parked {
     /// Its file at the last check.
@@ -115,7 +115,7 @@ pub(crate) struct Parked {
     pub(crate) again_at: Option<Instant>,
 }
 
-/// What a source's producer is made of.
+/// The settings and the folder of a source's producer.
 pub(crate) fn parts(
     args: &ReaderArgs,
     listings: &Arc<SharedListings>,
@@ -202,7 +202,7 @@ struct Active {
     active_at: Instant,
     /// Whether the next batch goes out as a transaction, because a script failed.
     is_script_barred: bool,
-    /// What was last told about the file.
+    /// The last reported state of the file.
     told: Option<String>,
     /// The newest generation whose file is known to others.
     newest: Option<u64>,

@@ -210,7 +210,7 @@ impl<R> fmt::Debug for ReplyHandle<R> {
 /// The replies of a [`Pipeline`] or [`Transaction`](super::Transaction).
 #[derive(Debug)]
 pub struct Replies {
-    /// What came for each command that was not taken yet. In a cluster, one node may fail while the
+    /// The replies that were received and not taken yet. In a cluster, one node may fail while the
     /// others reply.
     pub(super) replies: Vec<Option<Result<Frame, Error>>>,
 }

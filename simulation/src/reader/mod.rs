@@ -55,7 +55,7 @@ pub struct Reader {
     /// The lengths up to which the truth knows that this process has observed each content.
     seen: BTreeMap<ContentId, u64>,
     closed: u64,
-    /// What the partitions have observed of the contents.
+    /// The contents that the partitions have observed.
     exchanged: producer::ObservedContents,
     /// Why it stopped with an error.
     pub refused: Option<String>,

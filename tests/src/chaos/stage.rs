@@ -57,7 +57,7 @@ impl Stage {
         let all = rig.folder.join("all");
         let source = Source::start(&rig.input, &all, RATE, plan.seed);
         let mut reader = Runner::start(reader, port);
-        // What is rotated away before the reader has seen it is only reported.
+        // Contents that are rotated away before the reader sees them are only reported.
         reader.service.wait_for_log(&["generation", "begins at byte 0"]);
         Self { reader, writers, source, all, rig }
     }

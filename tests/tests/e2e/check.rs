@@ -76,7 +76,7 @@ fn check_reports_an_unreachable_redis_and_a_missing_password() {
     waits(&check(&rig, Program::Reader), &["redis: ", "refused"]);
 }
 
-/// What the service waits for, and what it would end with.
+/// The condition that the service waits for, and its exit code otherwise.
 #[test]
 fn check_agrees_with_the_reader() {
     let rig = Rig::new();

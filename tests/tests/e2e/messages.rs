@@ -208,7 +208,7 @@ fn wrong_invocations() {
         ),
         (
             &["verify", "--input", "/nowhere", "--output", "x"],
-            "--input /nowhere: No such file or directory (os error 2); create it, or correct the path",
+            "--input /nowhere: No such file or directory (os error 2); allowed: a file that a reader read",
         ),
         (
             &["verify", "--input", "/etc/hostname", "--output", "/etc/hostname"],
@@ -593,7 +593,7 @@ fn once_with_an_input_that_cannot_be_read_fails() {
     );
 }
 
-/// What would be appended would damage it.
+/// Appended bytes would damage it.
 #[test]
 fn the_journal_of_another_output_is_no_output() {
     let rig = Rig::new();

@@ -172,7 +172,7 @@ fn certificates_that_cannot_be_read() {
     rig.write_input("one\n");
     let url = format!("rediss://127.0.0.1:{}", rig.redis.port());
     for (parameters, why) in [
-        ("ca=/nowhere", "/nowhere: I/O error: No such file or directory (os error 2)"),
+        ("ca=/nowhere", "/nowhere: No such file or directory (os error 2)"),
         ("cert=/nowhere", "a client certificate needs its key, and the reverse"),
     ] {
         let launch = rig.reader().set("--redis-url", format!("{url}?{parameters}"));

@@ -341,7 +341,7 @@ fn rows(values: &Value, source: &str) -> Vec<Row> {
     rows
 }
 
-/// The paths of all values that are no maps, or empty ones.
+/// The paths of all values that are not maps, and of empty maps.
 fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     match value.as_object() {
         Some(fields) if !fields.is_empty() => {

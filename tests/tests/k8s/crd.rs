@@ -1,5 +1,5 @@
-//! Objects of other projects' kinds, held against the schemas of their CustomResourceDefinitions.
-//! The schemas in `crds/` are cut down: of a field that no manifest uses only the name is left.
+//! Checks objects of other projects' kinds against the schemas of their CustomResourceDefinitions.
+//! The schemas in `crds/` are shortened: a field that no manifest uses has a name and no schema.
 
 use serde_json::Value;
 

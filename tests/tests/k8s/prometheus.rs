@@ -70,7 +70,7 @@ impl Prometheus {
     }
 }
 
-/// What the dashboard asks.
+/// The queries of the dashboard.
 fn dashboard() -> Vec<String> {
     let page: Value = serde_json::from_str(&file("k8s/components/monitoring/dashboard.json")).expect("JSON");
     let targets = list(&page["panels"]).iter().flat_map(|panel| list(&panel["targets"]));

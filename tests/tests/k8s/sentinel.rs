@@ -50,7 +50,7 @@ fn services_reach_redis_and_sentinels_and_these_each_other() {
     assert!(!may_connect(&objects, nodes, "reader", "http"));
 }
 
-/// What a pod is started with.
+/// The arguments of a pod.
 #[derive(Clone)]
 struct Settings {
     password: &'static str,
@@ -80,7 +80,7 @@ impl Settings {
         let mut env = vec![
             ("POD_NAME", pod.to_owned()),
             ("REDIS_PASSWORD", self.password.to_owned()),
-            // How long nobody must answer until this is a new installation.
+            // How long all servers must be silent before the installation counts as new.
             ("NEW_AFTER", "1".to_owned()),
         ];
         if self.tls.is_some() {

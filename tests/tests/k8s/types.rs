@@ -35,7 +35,7 @@ pub(crate) fn lost(before: &Value, after: &Value, path: &str) -> Option<String> 
     }
 }
 
-/// Holds a native object against its type; `None`: a kind that Kubernetes does not define.
+/// Validates a native object against its type; `None` for a kind that Kubernetes does not define.
 pub(crate) fn check(object: &Value) -> Option<Result<(), String>> {
     Some(match (word(&object["apiVersion"]), word(&object["kind"])) {
         ("v1", "Namespace") => through::<api::core::v1::Namespace>(object),

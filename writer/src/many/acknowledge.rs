@@ -41,11 +41,11 @@ struct Durable {
     has_failed: bool,
 }
 
-/// What is to be acknowledged by a node.
+/// The acknowledgements for a node.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledgements {
     queue: Queue<Durable>,
-    /// What was tried and is to be tried again.
+    /// Acknowledgements that failed and are sent again.
     failed: RefCell<Vec<Durable>>,
     /// Nothing is acknowledged any more.
     is_closed: Cell<bool>,
@@ -93,7 +93,7 @@ impl Acknowledgements {
     }
 }
 
-/// What waits, in rounds of bounded size.
+/// The waiting acknowledgements, in rounds of bounded size.
 #[derive(Debug)]
 struct Queue<T> {
     waiting: RefCell<VecDeque<T>>,

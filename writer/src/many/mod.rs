@@ -54,7 +54,7 @@ use tokio::sync::Semaphore;
 /// How many threads write and sync.
 const THREADS: usize = 16;
 
-/// What all sources share.
+/// State that all sources share.
 pub(crate) struct Shared<'a> {
     service: &'a ServiceArgs,
     args: &'a WriterArgs,

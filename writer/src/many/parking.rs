@@ -93,7 +93,7 @@ impl<'a> Parking<'a> {
         self.shared.node_of(self.source).connections.epoch()
     }
 
-    /// What a read brought.
+    /// The result of a read.
     pub(crate) fn came(&mut self, reply: Reply) {
         if reply.entries > 0 {
             self.empty = 0;

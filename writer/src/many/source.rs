@@ -35,7 +35,7 @@ const BATCHES: usize = 1;
 /// How soon a source that cannot go on is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What a source does.
+/// The state of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// It waits for a place among the open outputs.
@@ -203,10 +203,10 @@ pub(super) fn new(shared: &Shared<'_>, name: SourceName, nth: usize) -> Rc<Sourc
     })
 }
 
-/// What is kept of an output between two times that it is open.
+/// The state of an output while it is closed.
 #[derive(Default)]
 struct Kept {
-    /// What the output held when it was closed.
+    /// The contents of the output when it was closed.
     committed: Committed,
     /// IDs of outputs that this process has written to.
     former: Vec<String>,

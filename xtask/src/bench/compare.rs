@@ -86,7 +86,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to).map(|_| ()).during(|| format!("copying {} to {}", from.display(), to.display()))
 }
 
-/// What git prints, without white space at its ends.
+/// The output of git, trimmed.
 fn git(args: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
     let output = command.current_dir(cargo::workspace()?).args(args).output().during(|| "running git".to_owned())?;
