@@ -5,6 +5,22 @@ use crate::manifest::{Guard, Position};
 use resp::StreamId;
 use std::fmt;
 
+/// How large a batch may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSize {
+    /// How many entries it has at most. Larger batches are no faster; smaller ones keep memory and
+    /// latency low.
+    pub entries: u64,
+    /// How many bytes of the source it is filled up to. A single longer line makes a larger batch.
+    pub bytes: u64,
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { entries: 4096, bytes: 512 << 10 }
+    }
+}
+
 /// The state of the source record and the stream that a batch requires.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {

@@ -18,7 +18,7 @@ mod notice;
 pub mod resume;
 mod stream;
 
-pub use batch::{Batch, Changed, Entry, Expected, Outcome};
+pub use batch::{Batch, BatchSize, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
 use crate::files::{Identified, Inode, KnownContents, Pending, Siblings, UNNAMED};
@@ -117,12 +117,8 @@ impl Options {
 /// Bounds of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many entries a batch has at most. Larger batches are no faster; smaller ones keep memory
-    /// and latency low.
-    pub batch_entries: u64,
-    /// How many bytes of the source a batch is filled up to. A single longer line makes a larger
-    /// batch.
-    pub batch_bytes: u64,
+    /// The size of a batch.
+    pub batch: BatchSize,
     /// How many generations are kept before the oldest are dropped.
     pub generations: usize,
     /// The maximum number of generations while none can be dropped; beyond it, the reader waits.
@@ -133,7 +129,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch_entries: 4096, batch_bytes: 512 << 10, generations: 64, most_generations: 1024, open_files: 8 }
+        Self { batch: BatchSize::default(), generations: 64, most_generations: 1024, open_files: 8 }
     }
 }
 

@@ -189,7 +189,7 @@ impl<D: Directory> Producer<D> {
         let expected = self.expected.clone();
         let Phase::Streaming(streaming) = &mut self.phase else { return Ok(None) };
         let ahead = streaming.executing.as_ref();
-        let room = room.saturating_sub(ahead.map_or(0, |batch| batch.entries)).min(limits.batch_entries);
+        let room = room.saturating_sub(ahead.map_or(0, |batch| batch.entries)).min(limits.batch.entries);
         let expected = ahead.map_or(expected, Batch::leaves);
         let from = ahead.map_or(streaming.confirmed, |batch| batch.end);
         let before = ahead.map_or(last_id, |batch| batch.end.id());
@@ -213,7 +213,7 @@ impl<D: Directory> Producer<D> {
                 if piece.payload.len() as u64 > SHORT {
                     long = Some(id);
                 }
-                entries < room && bytes < limits.batch_bytes
+                entries < room && bytes < limits.batch.bytes
             };
             let taken = streaming.reader.take_pieces(wanted);
             taken.map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?;

@@ -16,7 +16,8 @@ use delivery::manifest::{GUARD_FIELD, Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
 use delivery::producer::{
-    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, StepError, Stored, Wait,
+    self, BatchSize, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, StepError,
+    Stored, Wait,
 };
 use delivery::split::Framing;
 pub use directory::DISTINCT;
@@ -280,7 +281,12 @@ fn options(input: &str, stream: &str, partition: Partition, configuration: &Conf
         from_end: false,
         once: false,
         max_backlog: configuration.max_backlog,
-        limits: Limits { batch_entries: 4, batch_bytes: 200, generations: 12, most_generations: 40, open_files: 3 },
+        limits: Limits {
+            batch: BatchSize { entries: 4, bytes: 200 },
+            generations: 12,
+            most_generations: 40,
+            open_files: 3,
+        },
     }
 }
 
