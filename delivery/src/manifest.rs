@@ -415,6 +415,21 @@ impl Manifest {
         end.map_or(position, |end| end.min(position))
     }
 
+    /// This position in the newest generation that goes on there: earlier attempts may have begun
+    /// some, and added nothing.
+    #[must_use]
+    pub fn joined(&self, mut position: Position) -> Position {
+        let file_of = |number: u64| self.get(number).map(|known| known.file_id);
+        while self.end(position.generation) == Some(position.offset)
+            && let Some(next) = self.successor(position.generation)
+            && next.start == position.offset
+            && Some(next.file_id) == file_of(position.generation)
+        {
+            position = next.begin();
+        }
+        position
+    }
+
     /// The offset up to which each content (by file ID) is delivered when everything up to
     /// `position` is.
     #[must_use]
@@ -625,6 +640,13 @@ mod tests {
             (generation, offset)
         };
         assert_eq!((valid(1, 10), valid(1, 45), valid(2, 7), valid(9, 30)), ((1, 10), (1, 20), (1, 20), (9, 30)));
+    }
+
+    #[test]
+    fn a_position_is_joined_with_the_generations_that_go_on_there() {
+        let manifest = chain(&[(1, 1, 0, None), (2, 1, 20, Some(20)), (3, 1, 20, Some(20)), (4, 4, 0, Some(50))]);
+        let joined = |generation, offset| manifest.joined(Position { generation, offset }).generation;
+        assert_eq!((joined(1, 20), joined(1, 10), joined(3, 20), joined(3, 50), joined(4, 0)), (3, 1, 3, 3, 4));
     }
 
     #[test]

@@ -368,6 +368,26 @@ fn what_redis_lost_of_a_file_that_cannot_be_found_is_not_delivered() {
 }
 
 #[test]
+fn a_content_that_a_foreign_entry_held_up_twice_is_sent_before_the_next_one() {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Folder::vacated(b"old\n"));
+    producer.step(Duration::ZERO).unwrap();
+    // Nothing of it was added yet, in two generations, and another program was faster than both.
+    let mut record = manifest(&[(10, 10)]);
+    record.insert(Generation { file_id: 10, previous_end: Some(0), ..manifest(&[(20, 20)]).last().unwrap().clone() });
+    record.confirmed = Some(Position { generation: 10, offset: 0 });
+    let stream = Some(StreamState { last_id: StreamId::new(30, 0), ..state(0, 1) });
+    producer.observed(Observed { record, stream, ..Observed::default() }, None).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Clock);
+    producer.clock(100).unwrap();
+    let Step::Record(change) = producer.step(Duration::ZERO).unwrap() else { panic!("it begins a generation") };
+    producer.recorded(*change, true).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
+    let mut sent = Vec::new();
+    producer.fill(|entry| sent.push(entry.payload.to_vec())).unwrap();
+    assert_eq!(sent, [b"old"]);
+}
+
+#[test]
 fn a_file_that_was_read_when_the_connection_was_lost_is_still_its_content() {
     let folder = Folder::vacated(b"old\n");
     let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), folder.clone());

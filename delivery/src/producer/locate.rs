@@ -212,7 +212,7 @@ impl<D: Directory> Producer<D> {
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),
-            Resume::Renumber(position) | Resume::Verify(_, position) => (position, true),
+            Resume::Renumber(position) | Resume::Verify(_, position) => (self.manifest.joined(position), true),
         };
         let manifest = self.manifest.clone();
         let Some(generation) = manifest.get(position.generation) else { return Err(Changed::RecordLost.into()) };
