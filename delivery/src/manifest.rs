@@ -404,9 +404,10 @@ impl Manifest {
         }
     }
 
-    /// This position, or a lower one if a later generation has sent again what is behind that.
+    /// The last position up to this one that counts: a later generation has sent again what follows
+    /// it.
     #[must_use]
-    pub fn valid(&self, position: Position) -> Position {
+    pub fn last_valid(&self, position: Position) -> Position {
         let Some(next) = self.successor(position.generation) else { return position };
         let end = match next.resumes {
             Some(from) => Some(from),
@@ -636,7 +637,7 @@ mod tests {
         let delivered = manifest.delivered(Position { generation: 9, offset: 25 });
         assert_eq!(delivered, BTreeMap::from([(1, 25)]), "the entries of 2 and 3 are lost");
         let valid = |generation, offset| {
-            let Position { generation, offset } = manifest.valid(Position { generation, offset });
+            let Position { generation, offset } = manifest.last_valid(Position { generation, offset });
             (generation, offset)
         };
         assert_eq!((valid(1, 10), valid(1, 45), valid(2, 7), valid(9, 30)), ((1, 10), (1, 20), (1, 20), (9, 30)));

@@ -81,7 +81,7 @@ impl StateFile {
     /// The state file for an input and a stream. Several partitions have theirs in a common folder.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let name = bounded(format!("{name}.{}", escaped(stream)));
+        let name = bounded(format!("{name}.{}", escaped(stream)), LONGEST);
         let alone = folder.join(format!(".{name}.source.json"));
         let shared = folder.join(format!(".{name}.partitions"));
         let path = match partition.is_whole() {
@@ -128,7 +128,7 @@ impl StateFile {
 
     /// The folder with the state files of many sources.
     pub(crate) fn folder_of_sources(folder: &Path, stream: &str) -> PathBuf {
-        folder.join(format!(".{}.sources", bounded(escaped(stream))))
+        folder.join(format!(".{}.sources", bounded(escaped(stream), LONGEST)))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -380,16 +380,21 @@ fn escaped(stream: &str) -> String {
 
 /// A source's name as that of a file: an escaped slash cannot be part of the name itself.
 fn file_name(name: &SourceName) -> String {
-    bounded(name.escaped().replace('/', "%2F"))
+    bounded(name.escaped().replace('/', "%2F"), LONGEST_SOURCE)
 }
 
-/// A part of a file's name. A hash stands for the end of a long one.
-fn bounded(name: String) -> String {
-    const LONGEST: usize = 200;
-    if name.len() <= LONGEST {
+/// The most bytes of the names of the input and of its stream together. With what is around them, a
+/// file's name has at most 255.
+const LONGEST: usize = 220;
+/// The most bytes of the name of one of many sources.
+const LONGEST_SOURCE: usize = 200;
+
+/// A part of a file's name. A hash stands for the end of one that has more than `longest` bytes.
+fn bounded(name: String, longest: usize) -> String {
+    if name.len() <= longest {
         return name;
     }
-    let end = (0..=LONGEST).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=longest).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     format!("{}~{:016x}", name.get(..end).unwrap_or_default(), delivery::hash(name.as_bytes()))
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Consume<'a> {
     /// Decides what is done.
     pub(crate) consumer: Consumer,
     /// Entries that were taken and not handed over yet. They count as held, so they outlive the
-    /// connection that it came from.
+    /// connection that they came from.
     pub(crate) batch: Batch,
     pub(crate) seen: Rc<Seen>,
     pub(crate) log: ConsumeLog,

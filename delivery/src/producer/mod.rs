@@ -408,8 +408,7 @@ pub struct Producer<D: Directory> {
     missed: bool,
     /// The ID of the last entry that this process had confirmed.
     last_sent: Option<StreamId>,
-    /// The position up to which everything was delivered when Redis was last observed, and the
-    /// guard that the record had then.
+    /// The position of the latest observation, and the record's guard at that time.
     delivered_to: Option<(Position, Option<Vec<u8>>)>,
     /// `--from end`: the file that was there at the start, and where its last line ended.
     from: Option<(Inode, u64)>,
@@ -621,10 +620,8 @@ impl<D: Directory> Producer<D> {
     /// writers may wait for.
     pub fn expected_at_check(&mut self) -> Expected {
         let expected = self.next_expected();
-        let newest = self.manifest.last().map_or(0, |last| last.generation);
-        let is_newest = self.checked_generation == newest;
-        let next = self.manifest.after(if is_newest { 0 } else { self.checked_generation }).map(|next| next.generation);
-        self.checked_generation = next.unwrap_or(newest);
+        let next = self.manifest.after(self.checked_generation).or_else(|| self.manifest.first());
+        self.checked_generation = next.map_or(0, |next| next.generation);
         let before = self.manifest.before(self.checked_generation).map_or(0, |before| before.generation);
         Expected { link: expected.link.map(|_| next_field(before)), ..expected }
     }
@@ -866,7 +863,7 @@ impl<D: Directory> Producer<D> {
             // source is sent again, and the writer drops what it holds.
             let start = manifest.first().map_or(doubtful, Generation::begin);
             let known = below.filter(|id| manifest.get(id.ms).is_some());
-            let from = known.map_or(start, |id| manifest.valid(Position::of(id)));
+            let from = known.map_or(start, |id| manifest.last_valid(Position::of(id)));
             resume = match resume {
                 Resume::At(at) | Resume::Renumber(at) if at <= from => resume,
                 Resume::Verify(_, at) => Resume::Renumber(at.min(from)),
@@ -920,9 +917,9 @@ impl<D: Directory> Producer<D> {
         self.whole_at.filter(|_| last_id == sent && now != added || last_id > sent && now < added)
     }
 
-    /// The position of the last observation, if `resume` is behind that although no reader has
-    /// added anything since: an older state of the stream was restored before, and a foreign entry
-    /// above it hides that.
+    /// The position of the previous observation, if `resume` is after it although no reader has
+    /// added anything since. An older stream was restored before that observation, and a foreign
+    /// entry hides what it lacks.
     fn lower_position(&self, observed: &Observed, manifest: &Manifest, resume: Resume) -> Option<Position> {
         let (Resume::At(now) | Resume::Renumber(now)) = resume else { return None };
         let (before, guard) = self.delivered_to.as_ref()?;
