@@ -38,7 +38,8 @@ impl Source {
         source.thread = Some(std::thread::spawn(move || {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (begun, mut total) = (Instant::now(), 0_usize);
-            while !stop.load(Ordering::Relaxed) {
+            loop {
+                let is_last = stop.load(Ordering::Relaxed);
                 let from = lines.fetch_add(100, Ordering::Relaxed);
                 let bytes = text::numbered(from..from + 100, seed);
                 let mut rest = &bytes[..];
@@ -53,6 +54,9 @@ impl Source {
                     // This sleep sets the pace of the growth; the test does not wait for it.
                     let due = Duration::from_secs_f64(total as f64 / rate);
                     std::thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_millis(200)));
+                }
+                if is_last {
+                    break;
                 }
             }
         }));
@@ -76,7 +80,10 @@ impl Source {
         File::options().write(true).open(&files.input).and_then(|file| file.set_len(0)).expect("truncate the input");
     }
 
-    /// Stops the growth at the end of a line. Returns the number of lines.
+    /// Appends a few more lines, and ends. Returns the number of all lines.
+    ///
+    /// The reader goes on from a renamed file to the new one when that one has bytes. The last
+    /// lines are written after the last rotation, so the input is never empty in the end.
     pub(super) fn finish(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -126,6 +133,7 @@ mod tests {
             if nth % 2 == 0 { source.rename() } else { source.copy_and_truncate() }
         }
         let lines = source.finish();
+        assert_ne!(rig::len(&input), 0);
         let bytes = fs::read(&all).unwrap();
         let files = lock(&source.files);
         let oldest_first = (1..=files.rotated).rev().map(|nth| files.number(nth)).chain([input]);
