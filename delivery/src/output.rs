@@ -293,6 +293,12 @@ pub fn journal_of(name: &[u8]) -> Vec<u8> {
     [name, b".journal"].concat()
 }
 
+/// The name of the file that keeps bytes which were cut off a file.
+#[must_use]
+pub fn cut_of(name: &[u8]) -> Vec<u8> {
+    [name, b".cut"].concat()
+}
+
 /// Whether the file at the output's path is the output that the journal describes: it contains the
 /// last bytes known to be durable or, if it is shorter, the last described bytes that it can
 /// contain.
@@ -327,16 +333,22 @@ fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<
     }
     let mut names = folder.names()?;
     names.sort();
-    for name in names.iter().filter(|name| is_rotated(name, output) && !name.ends_with(b".journal")) {
-        let Some(len) = folder.len(name)?.filter(|_| names.binary_search(&journal_of(name)).is_err()) else { continue };
-        for (span, hash) in looked_for.iter().filter(|(span, _)| span.end <= len) {
-            if folder.hash(name, span.clone())? == Some(*hash) {
-                return Ok(Some(name.clone()));
+    let has_journal = |name: &Vec<u8>| names.binary_search(&journal_of(name)).is_ok();
+    let is_own = |name: &Vec<u8>| name.ends_with(b".journal") || *name == cut_of(output);
+    let mut candidates: Vec<(&Vec<u8>, u64)> = Vec::new();
+    for name in names.iter().filter(|name| is_rotated(name, output) && !is_own(name) && !has_journal(name)) {
+        candidates.extend(folder.len(name)?.map(|len| (name, len)));
+    }
+    // A rewritten journal of version 1 has no hash, only the length.
+    if looked_for.is_empty() {
+        return Ok(candidates.iter().find(|(_, len)| *len == recorded).map(|(name, _)| (*name).clone()));
+    }
+    // A file with all described bytes comes before one with the durable ones only.
+    for (span, hash) in looked_for {
+        for (name, _) in candidates.iter().filter(|(_, len)| span.end <= *len) {
+            if folder.hash(name, span.clone())? == Some(hash) {
+                return Ok(Some((*name).clone()));
             }
-        }
-        // A rewritten journal of version 1 has no hash, only the length.
-        if looked_for.is_empty() && len == recorded {
-            return Ok(Some(name.clone()));
         }
     }
     Ok(None)
@@ -1344,6 +1356,19 @@ mod tests {
             disk.file(OUT).bytes = vec![2; 4000];
             assert_eq!(disk.adopt(), name);
         }
+    }
+
+    #[test]
+    fn a_file_with_only_some_of_the_bytes_is_not_the_renamed_output() {
+        let (mut disk, _) = committed(&[1000, 2000]);
+        disk.rename(OUT, b"out.old");
+        disk.file(b"out.1").bytes = content(0..1000);
+        assert_eq!(disk.clone().adopt(), b"out.old");
+        // The bytes of a torn commit, which was written again.
+        disk.0.remove(&b"out.1"[..]);
+        disk.file(b"out.old").bytes.truncate(2500);
+        disk.file(b"out.cut").bytes = content(0..1000);
+        assert_eq!(disk.adopt(), b"out.old");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::filesystem::{Errno, FileSystem, Inode};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::output::{self, Answer, Effect, FileStates, Folder, Job, Ledger, Outcome, Place, journal_of};
+use delivery::output::{self, Answer, Effect, FileStates, Folder, Job, Ledger, Outcome, Place, cut_of, journal_of};
 
 /// The folder of all outputs.
 pub const FOLDER: &str = "out";
@@ -142,8 +142,7 @@ impl Open {
                 }
             }
             Effect::Keep(span) => {
-                let kept = format!("{}.kept-{}", path(&self.name), self.process);
-                let inode = files.create(&kept);
+                let inode = files.create(&path(&cut_of(&self.name)));
                 let bytes = files.read(self.file, span.clone())?;
                 files.append(inode, &bytes);
             }
