@@ -181,6 +181,11 @@ impl Dedup {
         self.watch.is_watching()
     }
 
+    /// The position up to which gaps were looked for, if the order of entries is checked.
+    pub(super) const fn checked_to(&self) -> Option<Position> {
+        self.watch.position()
+    }
+
     /// Stops checking the order, because other consumers receive entries too.
     pub fn forget_order(&mut self) {
         self.watch.forget();

@@ -68,6 +68,14 @@ impl GapWatch {
         !matches!(self.cursor, Cursor::Unknown)
     }
 
+    /// The position after the delivered bytes, if it is known.
+    pub(super) const fn position(&self) -> Option<Position> {
+        match self.cursor {
+            Cursor::At(at) => Some(at),
+            Cursor::Unknown | Cursor::Beginning => None,
+        }
+    }
+
     /// Bytes of this generation up to `end` were delivered, without a gap before them.
     pub(super) fn advance(&mut self, generation: u64, end: u64) {
         self.resume(Position { generation, offset: end });

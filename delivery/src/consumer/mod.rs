@@ -754,8 +754,10 @@ impl Consumer {
         // dropped.
         let gaps = self.dedup.take_gaps();
         if !gaps.is_empty() && !self.came {
-            // A restarted writer must not report them again.
-            self.set_shared(view.last_delivered);
+            // A restarted writer must not report them again. The group may have been moved further
+            // than the record, which is older than the view, has generations and ends for.
+            let checked = self.dedup.checked_to().map(Position::id);
+            self.set_shared(checked.map_or(view.last_delivered, |id| id.min(view.last_delivered)));
         }
         self.reports.extend(gaps.into_iter().map(|gap| {
             let path = self.dedup.path_of(gap.file_id).to_owned();

@@ -460,6 +460,24 @@ fn what_was_delivered_and_nobody_has_is_a_gap_once() {
 }
 
 #[test]
+fn what_the_record_does_not_show_yet_is_looked_at_after_a_restart() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(5);
+    let older = world.fields["guard"].clone();
+    world.add(5);
+    let newer = world.fields.insert("guard".to_owned(), older).unwrap();
+    // Somebody has moved the group behind entries that the record, which was read before, lacks.
+    world.last_delivered = StreamId::new(5, 80);
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!((world.gaps(), world.notes().shared), (vec![40..60], Some(StreamId::new(5, 60))));
+    world.reports.clear();
+    world.fields.insert("guard".to_owned(), newer);
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), [60..80]);
+}
+
+#[test]
 fn what_is_pending_or_was_reported_as_lost_is_no_gap() {
     let mut world = World::new();
     ended(&mut world);
